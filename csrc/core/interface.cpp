@@ -1,0 +1,76 @@
+// The C interface: finds the device and the kernel, turns exceptions into a status and a message.
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "registry.h"
+
+namespace dilconv {
+namespace {
+
+dilconv_status report(dilconv_status status, const std::string& text, char* message, size_t size) {
+  if (message && size) std::snprintf(message, size, "%s", text.c_str());
+  return status;
+}
+
+// Calls body(kernel) for the selected kernel of a valid problem.
+template <class Body>
+dilconv_status with_kernel(const char* device_name, const char* name, const ConvProblem& problem, char* message,
+                           size_t size, const Body& body) try {
+  const Device* device = find_device(device_name);
+  if (!device)
+    return report(DILCONV_INVALID, std::string("there is no device '") + device_name + "'", message, size);
+  const std::string error = check_problem(problem);
+  if (!error.empty()) return report(DILCONV_INVALID, error, message, size);
+  std::string reason;
+  const Kernel* kernel = select(*device, name, problem, reason);
+  if (!kernel) return report(DILCONV_REFUSED, reason, message, size);
+  body(*kernel);
+  return DILCONV_OK;
+} catch (const std::exception& error) {
+  return report(DILCONV_FAILED, error.what(), message, size);
+}
+
+}  // namespace
+}  // namespace dilconv
+
+using namespace dilconv;
+
+const char* dilconv_kernel_name(const char* device_name, int index) {
+  const Device* device = find_device(device_name);
+  return device && index >= 0 && size_t(index) < device->kernels.size() ? device->kernels[index].name : nullptr;
+}
+
+const char* dilconv_instruction_set(const char* device_name, int index) {
+  const Device* device = find_device(device_name);
+  return device && index >= 0 && size_t(index) < device->instruction_sets.size()
+             ? device->instruction_sets[index]
+             : nullptr;
+}
+
+dilconv_status dilconv_accepts(const char* device, const char* kernel, const dilconv_problem* problem,
+                               char* message, size_t message_size) {
+  return with_kernel(device, kernel, *problem, message, message_size, [](const Kernel&) {});
+}
+
+dilconv_status dilconv_workspace(const char* device, const char* kernel, const dilconv_problem* problem,
+                                 int threads, size_t* bytes, char* message, size_t message_size) {
+  return with_kernel(device, kernel, *problem, message, message_size,
+                     [&](const Kernel& chosen) { *bytes = chosen.workspace_bytes(*problem, threads); });
+}
+
+dilconv_status dilconv_run(const char* device, const char* kernel, const dilconv_problem* problem,
+                           const dilconv_tensors* tensors, const dilconv_threads* threads, char* message,
+                           size_t message_size) {
+  return with_kernel(device, kernel, *problem, message, message_size, [&](const Kernel& chosen) {
+    log_choice(chosen, *problem);
+    chosen.run(*problem, *tensors, threads ? Threads(*threads) : Threads());
+  });
+}
+
+const char* dilconv_get_option(const char* name) { return get_option(name); }
+
+dilconv_status dilconv_set_option(const char* name, const char* value, char* message, size_t message_size) {
+  const std::string error = set_option(name, value);
+  return error.empty() ? DILCONV_OK : report(DILCONV_INVALID, error, message, message_size);
+}

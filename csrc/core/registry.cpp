@@ -1,0 +1,139 @@
+#include "registry.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <list>
+
+namespace dilconv {
+namespace {
+
+// Values are pointers to names that live as long as the process, so reading one needs no lock.
+struct Options {
+  std::atomic<const char*> kernel{""};
+  std::atomic<const char*> isa{""};
+  std::atomic<int> isa_index{0};
+  std::atomic<bool> verbose{false};
+  std::string environment_error;  // a bad environment variable is reported by the first selection
+};
+
+Options& options() {
+  static Options instance;
+  return instance;
+}
+
+std::list<Device>& devices() {
+  static std::list<Device> instance;
+  return instance;
+}
+
+std::string unknown(const std::string& name, const std::string& value, const std::string& choices) {
+  return "option '" + name + "' must be one of " + choices + " or empty, but it is '" + value + "'";
+}
+
+std::string set_kernel(const std::string& value) {
+  std::string choices;
+  for (const Device& device : devices())
+    for (const Kernel& kernel : device.kernels) {
+      if (value == kernel.name) {
+        options().kernel = kernel.name;
+        return {};
+      }
+      choices += std::string(choices.empty() ? "'" : ", '") + kernel.name + "'";
+    }
+  return unknown("kernel", value, choices);
+}
+
+std::string set_isa(const std::string& value) {
+  std::string choices;
+  for (const Device& device : devices())
+    for (size_t i = 0; i < device.instruction_sets.size(); ++i) {
+      const char* name = device.instruction_sets[i];
+      if (value == name) {
+        options().isa = name;
+        options().isa_index = int(i);
+        return {};
+      }
+      choices += std::string(choices.empty() ? "'" : ", '") + name + "'";
+    }
+  return unknown("isa", value, choices);
+}
+
+void read_environment(const char* name, const char* variable) {
+  const char* value = std::getenv(variable);
+  if (!value) return;
+  const std::string error = set_option(name, value);
+  if (!error.empty()) options().environment_error = std::string(variable) + ": " + error;
+}
+
+}  // namespace
+
+bool register_device(Device device) {
+  devices().push_back(std::move(device));
+  read_environment("kernel", "DILCONV_KERNEL");
+  read_environment("isa", "DILCONV_ISA");
+  read_environment("verbose", "DILCONV_VERBOSE");
+  return true;
+}
+
+const Device* find_device(const char* name) {
+  for (const Device& device : devices())
+    if (std::strcmp(device.name, name) == 0) return &device;
+  return nullptr;
+}
+
+const Kernel* select(const Device& device, const char* name, const ConvProblem& problem, std::string& reason) {
+  if (!options().environment_error.empty()) {
+    reason = options().environment_error;
+    return nullptr;
+  }
+  if (!name && *options().kernel) name = options().kernel;
+  for (const Kernel& kernel : device.kernels) {
+    if (name && std::strcmp(name, kernel.name) != 0) continue;
+    const char* refusal = kernel.refuses(problem);
+    if (!refusal) return &kernel;
+    if (name) {
+      reason = std::string("kernel '") + name + "' refuses: " + refusal;
+      return nullptr;
+    }
+  }
+  reason = name ? std::string("device '") + device.name + "' has no kernel '" + name + "'"
+                : "no kernel accepts " + describe(problem);
+  return nullptr;
+}
+
+void log_choice(const Kernel& kernel, const ConvProblem& problem) {
+  if (options().verbose) std::fprintf(stderr, "dilconv: %s: %s\n", kernel.name, describe(problem).c_str());
+}
+
+int active_instruction_set() { return options().isa_index; }
+
+const char* get_option(const std::string& name) {
+  if (name == "kernel") return options().kernel;
+  if (name == "isa") return options().isa;
+  if (name == "verbose") return options().verbose ? "1" : "";
+  return nullptr;
+}
+
+std::string set_option(const std::string& name, const std::string& value) {
+  if (name == "kernel") {
+    if (!value.empty()) return set_kernel(value);
+    options().kernel = "";
+    return {};
+  }
+  if (name == "isa") {
+    if (!value.empty()) return set_isa(value);
+    options().isa = "";
+    options().isa_index = 0;
+    return {};
+  }
+  if (name == "verbose") {
+    if (!value.empty() && value != "0" && value != "1") return unknown(name, value, "'0', '1'");
+    options().verbose = value == "1";
+    return {};
+  }
+  return "there is no option '" + name + "': the options are 'kernel', 'isa' and 'verbose'";
+}
+
+}  // namespace dilconv

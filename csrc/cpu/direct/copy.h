@@ -1,0 +1,149 @@
+// Copies between tensors and packed operands, widening 16-bit elements on the way.
+//
+// Included inside an instruction set's anonymous namespace; see isa.inc.
+
+template <class A, class B>
+constexpr bool kSame = false;
+template <class A>
+constexpr bool kSame<A, A> = true;
+
+// Copies `rows` rows of `count` elements. Each row takes `full` whole moves and one that ends at its last element,
+// so it may overlap the one before: short rows cost no loop over single elements.
+template <int bytes, int full, class T>
+inline void copy_moves(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+  constexpr int64_t elements = bytes / int64_t(sizeof(T));
+  struct Move {
+    char data[bytes];
+  };
+  for (; rows > 0; --rows, to += to_pitch, from += from_pitch) {
+    Move moves[full + 1];
+#pragma GCC unroll 4
+    for (int m = 0; m < full; ++m) __builtin_memcpy(&moves[m], from + m * elements, bytes);
+    __builtin_memcpy(&moves[full], from + count - elements, bytes);
+#pragma GCC unroll 4
+    for (int m = 0; m < full; ++m) __builtin_memcpy(to + m * elements, &moves[m], bytes);
+    __builtin_memcpy(to + count - elements, &moves[full], bytes);
+  }
+}
+
+template <int bytes, class T>
+inline bool copy_short(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+  if constexpr (bytes >= int(sizeof(T))) {
+    constexpr int64_t elements = bytes / int64_t(sizeof(T));
+    if (count == elements) return copy_moves<bytes, 0>(to, to_pitch, from, from_pitch, rows, count), true;
+    if (count > elements) return copy_moves<bytes, 1>(to, to_pitch, from, from_pitch, rows, count), true;
+    return copy_short<bytes / 2>(to, to_pitch, from, from_pitch, rows, count);
+  }
+  return false;
+}
+
+// Dense rows of at most kMaxVectors vectors.
+template <class T>
+inline void copy_rows(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+  constexpr int64_t lanes = kLanes<T>;
+  if (count <= lanes)
+    copy_short<kVectorBytes>(to, to_pitch, from, from_pitch, rows, count);
+  else if (count <= 2 * lanes)
+    copy_moves<kVectorBytes, 1>(to, to_pitch, from, from_pitch, rows, count);
+  else
+    copy_moves<kVectorBytes, 2>(to, to_pitch, from, from_pitch, rows, count);
+}
+
+template <class T>
+inline void copy_dense(T* to, const T* from, int64_t count) {
+  constexpr int64_t most_moved = kMaxVectors * kLanes<T>;
+  for (; count > most_moved; count -= most_moved, to += most_moved, from += most_moved)
+    copy_moves<kVectorBytes, 2>(to, 0, from, 0, 1, most_moved);
+  copy_rows(to, 0, from, 0, 1, count);
+}
+
+// count elements, `step` apart in memory, become dense.
+template <class T, class S>
+inline void gather(T* to, const S* from, int64_t step, int64_t count) {
+  if (step == 1) {
+    if constexpr (kSame<T, S>) {
+      copy_dense(to, from, count);
+    } else {
+      for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i * step]);
+}
+
+// And back: dense sums become count elements, `step` apart.
+template <class S, class T>
+inline void scatter(S* to, int64_t step, const T* from, int64_t count) {
+  if (step == 1) {
+    if constexpr (kSame<T, S>) {
+      copy_dense(to, from, count);
+    } else {
+      for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i]);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i * step]);
+}
+
+template <class T>
+inline void clear(T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = T(0);
+}
+
+template <class T>
+inline void clear_rows(T* to, int64_t pitch, int64_t rows, int64_t count) {
+  for (; rows > 0; --rows, to += pitch)
+    for (int64_t i = 0; i < count; ++i) to[i] = T(0);
+}
+
+// ---- transposition -------------------------------------------------------------------------------------------
+
+#if defined(__clang__) || __GNUC__ >= 12
+template <int... indices>
+struct Indices {};
+
+// Exchanges, between rows a and b, the elements whose index differs in bit `distance`.
+template <int distance, class V, int... e>
+inline void exchange(V& a, V& b, Indices<e...>) {
+  constexpr int lanes = sizeof...(e);
+  const V low = __builtin_shufflevector(a, b, (e & distance ? lanes + e - distance : e)...);
+  const V high = __builtin_shufflevector(a, b, (e & distance ? lanes + e : e + distance)...);
+  a = low;
+  b = high;
+}
+
+template <int count, int... e>
+struct Count : Count<count - 1, count - 1, e...> {};
+template <int... e>
+struct Count<0, e...> {
+  using Type = Indices<e...>;
+};
+
+template <int distance, int lanes, class V>
+inline void transpose_stage(V (&rows)[lanes]) {
+  if constexpr (distance < lanes) {
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r)
+      if (!(r & distance)) exchange<distance>(rows[r], rows[r + distance], typename Count<lanes>::Type());
+    transpose_stage<2 * distance>(rows);
+  }
+}
+
+// to[q * to_pitch + c] = from[c * from_pitch + q] for a square of kLanes<T>.
+template <class T>
+inline void transpose_square(T* to, int64_t to_pitch, const T* from, int64_t from_pitch) {
+  constexpr int lanes = kLanes<T>;
+  Vector<T> rows[lanes];
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r) rows[r] = load(from + r * from_pitch);
+  transpose_stage<1>(rows);
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r) store(to + r * to_pitch, rows[r]);
+}
+#else
+template <class T>
+inline void transpose_square(T* to, int64_t to_pitch, const T* from, int64_t from_pitch) {
+  for (int q = 0; q < kLanes<T>; ++q)
+    for (int c = 0; c < kLanes<T>; ++c) to[q * to_pitch + c] = from[c * from_pitch + q];
+}
+#endif

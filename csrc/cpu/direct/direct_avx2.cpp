@@ -1,0 +1,20 @@
+#include <stddef.h>
+#include <stdint.h>
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#define DILCONV_TABLE kDirectAvx2
+namespace {
+constexpr int kVectorBytes = 32;
+constexpr int kMaxRows = 4;
+}  // namespace
+#include "isa.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

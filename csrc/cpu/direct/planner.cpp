@@ -1,0 +1,230 @@
+#include "planner.h"
+
+#include <algorithm>
+
+namespace dilconv {
+namespace {
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// Positions j in [0, count) for which origin + j * step lies in [0, size).
+Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
+  const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);
+  const int64_t end = origin >= size ? 0 : (size - 1 - origin) / step + 1;
+  const int64_t first = std::min(begin, count);
+  return {first, std::clamp(end, first, count)};
+}
+
+struct AxisSpan {
+  int64_t begin, step, count, read_step;
+  size_t first_tap, tap_count;
+};
+
+struct AxisPlan {
+  std::vector<AxisSpan> spans;
+  std::vector<Tap> taps;
+};
+
+// Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more than the
+// zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in sixteenths.
+class Cutter {
+  static constexpr size_t kLongestMerge = 64;  // elementary pieces; keeps very long kernels affordable
+
+ public:
+  Cutter(const std::vector<Tap>& taps, size_t first, int64_t count, int64_t step, int64_t size,
+         int64_t overhead)
+      : taps_(taps), first_(first), overhead_(overhead) {
+    cuts_ = {0, count};
+    for (size_t t = first; t < taps.size(); ++t) {
+      valid_.push_back(valid_positions(taps[t].origin, step, count, size));
+      cuts_.push_back(valid_.back().begin);
+      cuts_.push_back(valid_.back().end);
+    }
+    std::sort(cuts_.begin(), cuts_.end());
+    cuts_.erase(std::unique(cuts_.begin(), cuts_.end()), cuts_.end());
+  }
+
+  // Calls emit(begin, end, first_tap, tap_count) for the cheapest cut.
+  template <class Emit>
+  void run(const Emit& emit) const {
+    const size_t pieces = cuts_.size() - 1;
+    std::vector<int64_t> cost(pieces + 1, 0);
+    std::vector<size_t> from(pieces + 1, 0);
+    for (size_t end = 1; end <= pieces; ++end) {
+      cost[end] = INT64_MAX;
+      for (size_t begin = end; begin-- > 0 && end - begin <= kLongestMerge;) {
+        const int64_t here = cost[begin] + price(begin, end);
+        if (here < cost[end]) {
+          cost[end] = here;
+          from[end] = begin;
+        }
+      }
+    }
+    std::vector<size_t> ends;
+    for (size_t end = pieces; end > 0; end = from[end]) ends.push_back(end);
+    for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
+      const auto [tap, tap_count] = reaching(from[*end], *end);
+      emit(cuts_[from[*end]], cuts_[*end], first_ + tap, tap_count);
+    }
+  }
+
+ private:
+  // The taps that read inside the image somewhere in pieces [begin, end): a contiguous range, as their origins
+  // are monotone.
+  std::pair<size_t, size_t> reaching(size_t begin, size_t end) const {
+    size_t first = valid_.size(), last = 0;
+    for (size_t t = 0; t < valid_.size(); ++t)
+      if (valid_[t].begin < cuts_[end] && valid_[t].end > cuts_[begin] && valid_[t].begin < valid_[t].end) {
+        first = std::min(first, t);
+        last = t + 1;
+      }
+    return first < last ? std::pair{first, last - first} : std::pair{size_t(0), size_t(0)};
+  }
+
+  int64_t price(size_t begin, size_t end) const {
+    const int64_t taps = int64_t(reaching(begin, end).second);
+    return (16 * (cuts_[end] - cuts_[begin]) + overhead_) * taps + 1;
+  }
+
+  const std::vector<Tap>& taps_;
+  size_t first_;
+  int64_t overhead_;
+  std::vector<Range> valid_;
+  std::vector<int64_t> cuts_;
+};
+
+void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, int64_t count, int64_t read_step,
+               int64_t read_size, int64_t overhead) {
+  const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, overhead);
+  cutter.run([&](int64_t from, int64_t to, size_t tap, size_t tap_count) {
+    plan.spans.push_back({begin + from * step, step, to - from, read_step, plan.taps.size(), tap_count});
+    // The span counts its positions from `from`: shift the taps' origins with it.
+    for (size_t t = tap; t < tap + tap_count; ++t)
+      plan.taps.push_back({plan.taps[t].kernel, plan.taps[t].origin + from * read_step});
+  });
+}
+
+AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
+  AxisPlan plan;
+  const int64_t stride = p.stride[axis], dilation = p.dilation[axis], pad = p.pad_before[axis];
+  if (p.op == DILCONV_CONV2D) {
+    for (int64_t k = 0; k < p.kernel[axis]; ++k) plan.taps.push_back({k, k * dilation - pad});
+    add_spans(plan, 0, 0, 1, p.out_size[axis], stride, p.in_size[axis], overhead);
+    return plan;
+  }
+  // Position i of x is read by tap k of output (i + pad - k * dilation) / stride, where that divides.
+  for (int64_t residue = 0; residue < std::min(stride, p.in_size[axis]); ++residue) {
+    const size_t first = plan.taps.size();
+    for (int64_t k = 0; k < p.kernel[axis]; ++k) {
+      const int64_t distance = residue + pad - k * dilation;
+      if (distance % stride == 0) plan.taps.push_back({k, distance / stride});
+    }
+    add_spans(plan, first, residue, stride, divide_up(p.in_size[axis] - residue, stride), 1, p.out_size[axis],
+              overhead);
+  }
+  return plan;
+}
+
+// A 1×1 convolution of dense planes is one of single rows: longer runs, fewer of them.
+bool flattens(const ConvProblem& p) {
+  for (int axis = 0; axis < 2; ++axis)
+    if (p.kernel[axis] != 1 || p.stride[axis] != 1 || p.pad_before[axis] != 0 || p.pad_after[axis] != 0)
+      return false;
+  return p.x_strides[2] == p.in_size[1] * p.x_strides[3] && p.y_strides[2] == p.out_size[1] * p.y_strides[3];
+}
+
+ConvProblem flattened(ConvProblem p) {
+  p.in_size[1] *= p.in_size[0];
+  p.out_size[1] *= p.out_size[0];
+  p.in_size[0] = p.out_size[0] = 1;
+  return p;
+}
+
+void set_roles(GatherPlan& plan, const ConvProblem& p) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  plan.batch = p.batch;
+  plan.groups = p.groups;
+  plan.read_channels = forward ? in : out;
+  plan.written_channels = forward ? out : in;
+  plan.weight_group_stride = out * p.w_strides[0];
+  for (int i = 0; i < 4; ++i) {
+    plan.read_strides[i] = forward ? p.x_strides[i] : p.y_strides[i];
+    plan.written_strides[i] = forward ? p.y_strides[i] : p.x_strides[i];
+    plan.weight_strides[i] = p.w_strides[i < 2 && !forward ? 1 - i : i];
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    plan.read_size[axis] = forward ? p.in_size[axis] : p.out_size[axis];
+    plan.kernel[axis] = p.kernel[axis];
+  }
+}
+
+}  // namespace
+
+OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {
+  const ConvProblem p = flattens(problem) ? flattened(problem) : problem;
+  set_roles(plan, p);
+
+  // A cut along the width makes runs shorter: packing one takes about five steps of the register tile's loop,
+  // each of which multiplies `lanes` pixels by one written channel.
+  const int64_t lanes = vector_bytes / element_bytes;
+  const bool channels_last = plan.written_strides[1] == 1;
+  const int64_t run_overhead = channels_last ? 8 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
+  AxisPlan h = plan_axis(p, 0, 8), w = plan_axis(p, 1, run_overhead);
+  taps_h_ = std::move(h.taps);
+  taps_w_ = std::move(w.taps);
+  const auto span = [](const AxisSpan& s, const std::vector<Tap>& taps) {
+    return Span{s.begin, s.step, s.count, s.read_step, taps.data() + s.first_tap, int64_t(s.tap_count)};
+  };
+  int64_t pixels = 0;
+  regions_.reserve(h.spans.size() * w.spans.size());
+  for (const AxisSpan& row : h.spans)
+    for (const AxisSpan& column : w.spans) {
+      regions_.push_back({span(row, taps_h_), span(column, taps_w_)});
+      pixels += row.count * column.count;
+    }
+  plan.regions = regions_.data();
+  plan.region_count = int64_t(regions_.size());
+
+  // Both orientations add in the same order and give the same bits, so the choice may look at the batch.
+  const bool few_pixels = pixels * plan.batch * 2 <= lanes && plan.written_channels >= lanes;
+  plan.channels_in_vectors = (channels_last && plan.written_channels > 1) || few_pixels;
+  plan.panel_depth = std::min(kPanelDepth, p.kernel[0] * p.kernel[1] * plan.read_channels);
+  // A panel of pixel vectors is to stay in the first-level cache; one of packed rows passes through it.
+  constexpr int64_t kPanelBytes = 24576;
+  const int64_t tile = kMaxVectors * lanes;
+  const int64_t fitting = kPanelBytes / (element_bytes * std::max<int64_t>(1, plan.panel_depth)) / tile * tile;
+  plan.block_pixels = plan.channels_in_vectors ? 384 / element_bytes : std::clamp(fitting, tile, 4 * tile);
+  plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.batch, lanes));
+  plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
+}
+
+OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& p, int vector_bytes, int element_bytes) {
+  constexpr int64_t kTasks = 64;                      // enough for many cores, few enough to reduce
+  constexpr int64_t kPartialSums = int64_t(1) << 20;  // elements of all partial sums together
+  const int64_t lanes = vector_bytes / element_bytes;
+  plan.problem = &p;
+  plan.in_channels = p.in_channels / p.groups;
+  plan.out_channels = p.out_channels / p.groups;
+  plan.rows = p.kernel[0] * p.kernel[1] * plan.in_channels;
+  plan.column_chunks = std::max<int64_t>(1, divide_up(p.out_size[1], kChunkPixels));
+  plan.chunk_columns = divide_up(p.out_size[1], plan.column_chunks);
+  plan.chunk_rows = std::max<int64_t>(1, kChunkPixels / std::max<int64_t>(1, plan.chunk_columns));
+  plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
+  plan.channel_tasks = divide_up(plan.out_channels, 256);
+  plan.padded_channels = round_up(plan.out_channels, lanes);
+  plan.row_tasks = std::clamp<int64_t>(plan.rows / 64, 1, kTasks);
+  const int64_t sums = std::max<int64_t>(1, plan.rows * plan.padded_channels * p.groups);
+  const int64_t wanted = kTasks / (plan.row_tasks * plan.channel_tasks * p.groups);
+  const int64_t affordable = std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
+  plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
+  for (int axis = 0; axis < 2; ++axis)
+    for (int64_t k = 0; k < p.kernel[axis]; ++k)
+      valid_[axis].push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
+                                             p.out_size[axis], p.in_size[axis]));
+  plan.valid_h = valid_[0].data();
+  plan.valid_w = valid_[1].data();
+}
+
+}  // namespace dilconv

@@ -1,0 +1,14 @@
+// The CPU's kernels, best first.
+#include "kernels.h"
+
+#include "../core/reference.h"
+#include "../core/registry.h"
+#include "isa.h"
+
+namespace dilconv {
+namespace {
+
+const bool registered = register_device({"cpu", {kDirect, kReference}, machine_instruction_sets()});
+
+}  // namespace
+}  // namespace dilconv

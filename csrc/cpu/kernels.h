@@ -1,0 +1,10 @@
+// The CPU's kernels; their order is in kernels.cpp.
+#pragma once
+
+#include "../core/kernel.h"
+
+namespace dilconv {
+
+extern const Kernel kDirect;
+
+}  // namespace dilconv

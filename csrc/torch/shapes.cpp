@@ -1,0 +1,202 @@
+#include "shapes.h"
+
+#include <ATen/ops/empty.h>
+
+namespace dilconv {
+namespace {
+
+using at::Tensor;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+
+constexpr const char* kAxisNames[2] = {"height", "width"};
+// Larger values cannot mean anything, and products of two of them still fit 64 bits.
+constexpr int64_t kLargest = 2147483647;
+
+void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest) {
+  TORCH_CHECK(values.size() == length, name, " must have ", length, " values, but got ", values);
+  for (const SymInt& value : values)
+    TORCH_CHECK(value >= smallest && value <= kLargest, name, "=", values,
+                smallest == 1 ? ": non-positive or too large values are not supported, expected 1 <= "
+                              : ": too small or too large values are not supported, expected ",
+                smallest == 1 ? "" : "-2147483647 <= ", name, " <= ", kLargest);
+}
+
+void check_args(const ConvArgs& args) {
+  check_values("stride", args.stride, 2, 1);
+  check_values("dilation", args.dilation, 2, 1);
+  check_values("padding", args.padding, 4, -kLargest);
+  TORCH_CHECK(args.groups > 0, "groups=", args.groups, ": non-positive groups is not supported");
+}
+
+// `first` is the argument whose dtype and device the other one must share.
+void check_same_kind(const char* first_name, const Tensor& first, const char* name, const Tensor& other) {
+  TORCH_CHECK(other.scalar_type() == first.scalar_type(), first_name, " type (", first.scalar_type(), ") and ",
+              name, " type (", other.scalar_type(), ") should be the same");
+  TORCH_CHECK(other.device() == first.device(), first_name, " is on ", first.device(), " but ", name, " is on ",
+              other.device(), ": they must be on the same device");
+}
+
+void check_batched(const char* name, const Tensor& tensor, Shape& shape) {
+  const int unbatched = shape.spatial + 1;
+  TORCH_CHECK(tensor.dim() == unbatched || tensor.dim() == unbatched + 1, "Expected ", unbatched,
+              "D (unbatched) or ", unbatched + 1, "D (batched) ", name, " to conv", shape.spatial,
+              "d, but got ", name, " of size: ", tensor.sym_sizes());
+  shape.batched = tensor.dim() == unbatched + 1;
+  shape.batch = shape.batched ? tensor.sym_size(0) : SymInt(1);
+}
+
+void read_weight(const Tensor& weight, const ConvArgs& args, Shape& shape) {
+  TORCH_CHECK(weight.dim() == 3 || weight.dim() == 4, "Expected weight to be 3D (conv1d) or 4D (conv2d), but ",
+              "got weight of size: ", weight.sym_sizes());
+  shape.spatial = int(weight.dim()) - 2;
+  shape.groups = args.groups;
+  shape.out_channels = weight.sym_size(0);
+  shape.in_channels = weight.sym_size(1) * args.groups;
+  shape.kernel = {shape.spatial == 2 ? weight.sym_size(2) : SymInt(1), weight.sym_size(-1)};
+  TORCH_CHECK(shape.out_channels >= args.groups && shape.out_channels % args.groups == 0, "Given groups=",
+              args.groups, ", expected weight to be at least ", args.groups,
+              " at dimension 0 and divisible by it, but got weight of size ", weight.sym_sizes());
+}
+
+void check_channels(const char* name, const Tensor& tensor, const char* weight_name, const SymInt& expected,
+                    const Shape& shape) {
+  const SymInt channels = tensor.sym_size(-shape.spatial - 1);
+  TORCH_CHECK(channels == expected, "Given groups=", shape.groups, " and ", weight_name, ", expected ", name,
+              tensor.sym_sizes(), " to have ", expected, " channels, but got ", channels, " channels instead");
+}
+
+std::array<SymInt, 2> spatial_sizes(const Tensor& tensor, const Shape& shape) {
+  return {shape.spatial == 2 ? tensor.sym_size(-2) : SymInt(1), tensor.sym_size(-1)};
+}
+
+std::array<SymInt, 2> two_sizes(const char* name, SymIntArrayRef sizes, const Shape& shape) {
+  TORCH_CHECK(int(sizes.size()) == shape.spatial, name, " must have ", shape.spatial, " values, but got ", sizes);
+  for (const SymInt& size : sizes)
+    TORCH_CHECK(size >= 1, name, " must be positive, but got ", sizes);
+  return {shape.spatial == 2 ? sizes[0] : SymInt(1), sizes[shape.spatial - 1]};
+}
+
+// The output size that the input size, kernel and arguments give.
+std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
+  std::array<SymInt, 2> result;
+  for (int axis = 0; axis < 2; ++axis) {
+    TORCH_CHECK(shape.kernel[axis] >= 1, "kernel ", kAxisNames[axis], " must be positive, but got ",
+                shape.kernel[axis]);
+    TORCH_CHECK(shape.in_size[axis] >= 1, "Only zero batch or zero channel inputs are supported, but got input ",
+                kAxisNames[axis], " ", shape.in_size[axis]);
+    const SymInt padded = shape.in_size[axis] + args.padding[2 * axis] + args.padding[2 * axis + 1];
+    const SymInt reach = args.dilation[axis] * (shape.kernel[axis] - 1) + 1;
+    TORCH_CHECK(padded >= reach, "Calculated padded input size per channel along the ", kAxisNames[axis], ": ",
+                padded, ". Kernel size: ", reach, " (with dilation ", args.dilation[axis],
+                "). Kernel size can't be greater than actual input size");
+    result[axis] = (padded - reach) / args.stride[axis] + 1;
+  }
+  return result;
+}
+
+void check_bias(const std::optional<Tensor>& bias, const SymInt& channels, const char* first_name,
+                const Tensor& first) {
+  if (!bias.has_value() || !bias->defined()) return;
+  TORCH_CHECK(bias->dim() == 1 && bias->sym_size(0) == channels, "expected bias to be 1-dimensional with ",
+              channels, " elements, but got bias of size ", bias->sym_sizes(), " instead");
+  check_same_kind(first_name, first, "bias", *bias);
+}
+
+// F.conv2d's rule: channels_last if the input is, or the weight is and could be told from a contiguous one.
+at::MemoryFormat result_format(const Tensor& a, const Tensor& b) {
+  if (a.dim() != 4 || b.dim() != 4) return at::MemoryFormat::Contiguous;
+  const bool last = a.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
+                    (b.suggest_memory_format() == at::MemoryFormat::ChannelsLast && !b.is_contiguous());
+  return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+Tensor allocate(const Tensor& a, const Tensor& b, const std::vector<SymInt>& sizes) {
+  const at::MemoryFormat format = sizes.size() == 4 ? result_format(a, b) : at::MemoryFormat::Contiguous;
+  return at::empty_symint(sizes, a.options().memory_format(format));
+}
+
+std::vector<SymInt> activation_sizes(const Shape& shape, const SymInt& channels,
+                                     const std::array<SymInt, 2>& size) {
+  std::vector<SymInt> sizes;
+  sizes.reserve(4);
+  if (shape.batched) sizes.push_back(shape.batch);
+  sizes.push_back(channels);
+  if (shape.spatial == 2) sizes.push_back(size[0]);
+  sizes.push_back(size[1]);
+  return sizes;
+}
+
+}  // namespace
+
+Strides strides_4d(const Tensor& tensor, int spatial, bool batched) {
+  const auto strides = tensor.sym_strides();
+  const int channel = batched ? 1 : 0;
+  return {batched ? strides[0] : SymInt(0), strides[channel], spatial == 2 ? strides[channel + 1] : SymInt(0),
+          strides.back()};
+}
+
+Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                      const ConvArgs& args, Shape& shape) {
+  check_args(args);
+  read_weight(weight, args, shape);
+  check_batched("input", input, shape);
+  check_same_kind("Input", input, "weight", weight);
+  check_channels("input", input, "this weight", shape.in_channels, shape);
+  check_bias(bias, shape.out_channels, "Input", input);
+  shape.in_size = spatial_sizes(input, shape);
+  shape.out_size = output_size(shape, args);
+  // As in F.conv2d, nothing comes out of nothing: no input channels give no output channels.
+  if (shape.in_channels == 0) shape.out_channels = 0;
+  return allocate(input, weight, activation_sizes(shape, shape.out_channels, shape.out_size));
+}
+
+Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
+                          const std::optional<Tensor>& bias, const ConvArgs& args, Shape& shape) {
+  check_args(args);
+  read_weight(weight, args, shape);
+  check_batched("grad_output", grad_output, shape);
+  check_same_kind("grad_output", grad_output, "weight", weight);
+  if (shape.in_channels == 0) shape.out_channels = 0;
+  check_channels("grad_output", grad_output, "this weight", shape.out_channels, shape);
+  check_bias(bias, shape.in_channels, "grad_output", grad_output);
+  shape.in_size = two_sizes("input_size", input_size, shape);
+  shape.out_size = output_size(shape, args);
+  const std::array<SymInt, 2> actual = spatial_sizes(grad_output, shape);
+  TORCH_CHECK(actual == shape.out_size, "input_size=", input_size, " expects grad_output with height ",
+              shape.out_size[0], " and width ", shape.out_size[1], ", but got grad_output of size: ",
+              grad_output.sym_sizes());
+  return allocate(grad_output, weight, activation_sizes(shape, shape.in_channels, shape.in_size));
+}
+
+Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
+                           const ConvArgs& args, Shape& shape) {
+  check_args(args);
+  TORCH_CHECK(kernel_size.size() == 1 || kernel_size.size() == 2, "kernel_size must have 1 or 2 values, but got ",
+              kernel_size);
+  shape.spatial = int(kernel_size.size());
+  check_batched("input", input, shape);
+  TORCH_CHECK(grad_output.dim() == input.dim(), "grad_output and input must have the same number of dimensions, ",
+              "but got sizes ", grad_output.sym_sizes(), " and ", input.sym_sizes());
+  check_same_kind("grad_output", grad_output, "input", input);
+  shape.groups = args.groups;
+  shape.out_channels = grad_output.sym_size(-shape.spatial - 1);
+  shape.in_channels = input.sym_size(-shape.spatial - 1);
+  TORCH_CHECK(shape.out_channels % args.groups == 0 && shape.in_channels % args.groups == 0, "groups=",
+              args.groups, " must divide the channels of grad_output (", shape.out_channels, ") and input (",
+              shape.in_channels, ")");
+  shape.kernel = two_sizes("kernel_size", kernel_size, shape);
+  shape.in_size = spatial_sizes(input, shape);
+  shape.out_size = output_size(shape, args);
+  const bool sizes_match = spatial_sizes(grad_output, shape) == shape.out_size &&
+                           (!shape.batched || grad_output.sym_size(0) == shape.batch);
+  TORCH_CHECK(sizes_match, "input of size ", input.sym_sizes(), " and kernel_size=", kernel_size,
+              " expect grad_output with the same batch size, height ", shape.out_size[0], " and width ",
+              shape.out_size[1], ", but got grad_output of size: ", grad_output.sym_sizes());
+  std::vector<SymInt> sizes = {shape.out_channels, shape.in_channels / args.groups};
+  if (shape.spatial == 2) sizes.push_back(shape.kernel[0]);
+  sizes.push_back(shape.kernel[1]);
+  return allocate(grad_output, input, sizes);
+}
+
+}  // namespace dilconv
