@@ -10,8 +10,8 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 FLAGS = ["-O3", "-g0", "-Wall", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden"]
 
 
-def sources(*folders: str) -> list[str]:
-    return [path for folder in folders for path in sorted(glob(f"csrc/{folder}/**/*.cpp", recursive=True))]
+def sources(*patterns: str) -> list[str]:
+    return [path for pattern in patterns for path in sorted(glob(f"csrc/{pattern}.cpp"))]
 
 
 setup(
@@ -19,14 +19,20 @@ setup(
         # The ops. py_limited_api leaves out libtorch_python: C++ users and AOTInductor load this library too.
         CppExtension(
             "dilconv_ext._ops",
-            sources("core", "cpu", "torch"),
+            sources("core/*", "cpu/*", "cpu/*/*", "torch/*"),
             extra_compile_args=FLAGS,
             py_limited_api=True,
+        ),
+        # The same ops for Python, without the cost of schema-driven argument parsing.
+        CppExtension(
+            "dilconv_ext._fast",
+            [*sources("torch/python/*"), "csrc/torch/ops.cpp"],
+            extra_compile_args=FLAGS,
         ),
         # What Python asks about builds, kernels and plans; free of torch, so that it loads beside any torch.
         Extension(
             "dilconv_ext._C",
-            sources("python"),
+            sources("python/*"),
             include_dirs=[pybind11.get_include()],
             define_macros=[("DILCONV_TORCH_VERSION", f'"{torch.__version__}"')],
             extra_compile_args=FLAGS,

@@ -77,12 +77,13 @@ struct BilinearNode : Node {
   std::mutex release;
 
   void save(const Tensor& a, const Tensor& b, const ConvArgs& args) {
-    if (task_needs(1)) first = SavedVariable(a, /*is_output=*/false);
-    if (task_needs(0)) second = SavedVariable(b, /*is_output=*/false);
+    if (should_compute_output(1)) first = SavedVariable(a, /*is_output=*/false);
+    if (should_compute_output(0)) second = SavedVariable(b, /*is_output=*/false);
     saved.save(args);
   }
 
-  bool task_needs(size_t input) const { return should_compute_output(input); }
+  // Whether the running backward pass wants this input's gradient: it may want fewer than there are.
+  bool task_needs(size_t input) const { return task_should_compute_output(input); }
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(release);
@@ -157,19 +158,16 @@ std::vector<SymInt> last_sizes(const Tensor& tensor, int64_t count) {
   return sizes.slice(sizes.size() - count).vec();
 }
 
-// Runs forward() below autograd, records the node that make() returns if a gradient is wanted, and sets the
-// tangent that jvp() returns if an argument has one.
+// Runs forward() below autograd (it checks the arguments), records the node that make() returns if a gradient is
+// wanted, and sets the tangent that jvp() returns if an argument has one.
 template <class MakeNode, class Forward, class Jvp, class... Arguments>
 Tensor differentiate(const MakeNode& make, const Forward& forward, const Jvp& jvp, const Arguments&... arguments) {
-  decltype(make()) node;
-  if (torch::autograd::compute_requires_grad(arguments...)) node = make();
-  const bool has_tangent = (tangent(arguments).defined() || ...);
   Tensor result = [&] {
     at::AutoDispatchBelowADInplaceOrView guard;
     return forward();
   }();
-  if (node) torch::autograd::set_history(result, node);
-  if (has_tangent) result._set_fw_grad(jvp(), /*level=*/0, /*is_inplace_op=*/false);
+  if (torch::autograd::compute_requires_grad(arguments...)) torch::autograd::set_history(result, make());
+  if ((tangent(arguments).defined() || ...)) result._set_fw_grad(jvp(), /*level=*/0, /*is_inplace_op=*/false);
   return result;
 }
 
@@ -181,7 +179,7 @@ Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const Optional
     node->set_next_edges(torch::autograd::collect_next_edges(input, weight, bias));
     node->save(input, weight, args);
     node->weight_sizes = weight.sym_sizes().vec();
-    if (weight.dim() >= 3 && input.dim() >= weight.dim() - 2) node->input_size = last_sizes(input, weight.dim() - 2);
+    node->input_size = last_sizes(input, weight.dim() - 2);
     return node;
   };
   const auto jvp = [&] {
@@ -206,7 +204,7 @@ Tensor grad_input_autograd(const Tensor& grad_output, const Tensor& weight, SymI
     auto node = make_node<GradInputBackward>();
     node->set_next_edges(torch::autograd::collect_next_edges(grad_output, weight, bias));
     node->save(grad_output, weight, args);
-    if (weight.dim() >= 3) node->kernel_size = last_sizes(weight, weight.dim() - 2);
+    node->kernel_size = last_sizes(weight, weight.dim() - 2);
     return node;
   };
   const auto jvp = [&] {
@@ -234,7 +232,7 @@ Tensor grad_weight_autograd(const Tensor& grad_output, const Tensor& input, SymI
     auto node = make_node<GradWeightBackward>();
     node->set_next_edges(torch::autograd::collect_next_edges(grad_output, input));
     node->save(grad_output, input, args);
-    if (input.dim() >= int64_t(kernel_size.size())) node->input_size = last_sizes(input, kernel_size.size());
+    node->input_size = last_sizes(input, int64_t(kernel_size.size()));
     return node;
   };
   const auto jvp = [&] {

@@ -1,6 +1,7 @@
 // The ops on CPU tensors: the ConvProblem of a call, threads and workspace for the kernel that runs it.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include "../core/registry.h"
@@ -130,10 +131,17 @@ Tensor grad_weight_cpu(const Tensor& grad_output, const Tensor& input, SymIntArr
   return weight;
 }
 
-std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& a, const Tensor& b, bool bias,
+// A complex call is made of real ones of the same sizes and memory format.
+Tensor real_like(const Tensor& tensor) {
+  if (!tensor.is_complex()) return tensor;
+  return at::empty_like(tensor, tensor.options().dtype(c10::toRealValueType(tensor.scalar_type())));
+}
+
+std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& first, const Tensor& second, bool bias,
                                  SymIntArrayRef size, SymIntArrayRef stride, SymIntArrayRef padding,
                                  SymIntArrayRef dilation, SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
+  const Tensor a = real_like(first), b = real_like(second);
   Shape shape;
   ConvProblem problem;
   if (op == "conv2d") {

@@ -13,20 +13,25 @@ constexpr const char* kAxisNames[2] = {"height", "width"};
 // Larger values cannot mean anything, and products of two of them still fit 64 bits.
 constexpr int64_t kLargest = 2147483647;
 
-void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest) {
-  TORCH_CHECK(values.size() == length, name, " must have ", length, " values, but got ", values);
-  for (const SymInt& value : values)
-    TORCH_CHECK(value >= smallest && value <= kLargest, name, "=", values,
-                smallest == 1 ? ": non-positive or too large values are not supported, expected 1 <= "
-                              : ": too small or too large values are not supported, expected ",
-                smallest == 1 ? "" : "-2147483647 <= ", name, " <= ", kLargest);
+void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest, const char* hint) {
+  TORCH_CHECK(values.size() == length, name, " must have ", length, " values, but got ", name, "=", values);
+  for (const SymInt& value : values) {
+    TORCH_CHECK(value >= smallest, hint, ": expected ", name, " to be at least ", smallest, ", but got ", name, "=",
+                values);
+    TORCH_CHECK(value <= kLargest, "expected ", name, " to be at most ", kLargest, ", but got ", name, "=", values);
+  }
 }
 
 void check_args(const ConvArgs& args) {
-  check_values("stride", args.stride, 2, 1);
-  check_values("dilation", args.dilation, 2, 1);
-  check_values("padding", args.padding, 4, -kLargest);
+  check_values("stride", args.stride, 2, 1, "non-positive stride is not supported");
+  check_values("dilation", args.dilation, 2, 1,
+               "non-positive dilation is not supported, dilation should be greater than zero");
+  check_values("padding", args.padding, 4, -kLargest, "padding is too small");
   TORCH_CHECK(args.groups > 0, "groups=", args.groups, ": non-positive groups is not supported");
+}
+
+void check_defined(const char* name, const Tensor& tensor) {
+  TORCH_CHECK(tensor.defined(), name, " must be a tensor, but got None");
 }
 
 // `first` is the argument whose dtype and device the other one must share.
@@ -47,8 +52,8 @@ void check_batched(const char* name, const Tensor& tensor, Shape& shape) {
 }
 
 void read_weight(const Tensor& weight, const ConvArgs& args, Shape& shape) {
-  TORCH_CHECK(weight.dim() == 3 || weight.dim() == 4, "Expected weight to be 3D (conv1d) or 4D (conv2d), but ",
-              "got weight of size: ", weight.sym_sizes());
+  TORCH_CHECK(weight.dim() == 3 || weight.dim() == 4, "weight should have at least three dimensions: 3 (conv1d) or ",
+              "4 (conv2d), but got weight of size: ", weight.sym_sizes());
   shape.spatial = int(weight.dim()) - 2;
   shape.groups = args.groups;
   shape.out_channels = weight.sym_size(0);
@@ -103,9 +108,10 @@ void check_bias(const std::optional<Tensor>& bias, const SymInt& channels, const
   check_same_kind(first_name, first, "bias", *bias);
 }
 
-// F.conv2d's rule: channels_last if the input is, or the weight is and could be told from a contiguous one.
+// F.conv2d's rule: channels_last if the input is, or the weight is and could be told from a contiguous one; but
+// what has no elements is contiguous.
 at::MemoryFormat result_format(const Tensor& a, const Tensor& b) {
-  if (a.dim() != 4 || b.dim() != 4) return at::MemoryFormat::Contiguous;
+  if (a.dim() != 4 || b.dim() != 4 || a.sym_numel() == 0) return at::MemoryFormat::Contiguous;
   const bool last = a.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
                     (b.suggest_memory_format() == at::MemoryFormat::ChannelsLast && !b.is_contiguous());
   return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
@@ -138,6 +144,8 @@ Strides strides_4d(const Tensor& tensor, int spatial, bool batched) {
 
 Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                       const ConvArgs& args, Shape& shape) {
+  check_defined("input", input);
+  check_defined("weight", weight);
   check_args(args);
   read_weight(weight, args, shape);
   check_batched("input", input, shape);
@@ -153,6 +161,8 @@ Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::opti
 
 Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
                           const std::optional<Tensor>& bias, const ConvArgs& args, Shape& shape) {
+  check_defined("grad_output", grad_output);
+  check_defined("weight", weight);
   check_args(args);
   read_weight(weight, args, shape);
   check_batched("grad_output", grad_output, shape);
@@ -171,6 +181,8 @@ Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIn
 
 Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
                            const ConvArgs& args, Shape& shape) {
+  check_defined("grad_output", grad_output);
+  check_defined("input", input);
   check_args(args);
   TORCH_CHECK(kernel_size.size() == 1 || kernel_size.size() == 2, "kernel_size must have 1 or 2 values, but got ",
               kernel_size);
