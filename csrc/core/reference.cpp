@@ -135,7 +135,7 @@ template <class S>
 void run_typed(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
   const Reference<S> reference(problem, tensors);
   const int64_t planes = reference.planes();
-  const int workers = int(std::min<int64_t>(threads.count(), planes));
+  const int workers = int(std::clamp<int64_t>(planes, 1, threads.count()));
   threads.run(workers, [&](int worker) {
     for (int64_t plane = planes * worker / workers; plane < planes * (worker + 1) / workers; ++plane)
       reference.plane(plane);

@@ -7,6 +7,8 @@
 // so any order of backward and forward differentiation stays within them. The nodes are written as torch's own
 // generated ones are, because torch::autograd::Function has no forward AD and refuses torch.func.
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/view_as_complex.h>
+#include <ATen/ops/view_as_real.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -53,6 +55,8 @@ Tensor bias_gradient(const Tensor& grad, int64_t spatial) {
   std::vector<int64_t> dims;
   for (int64_t dim = 0; dim < grad.dim(); ++dim)
     if (dim != channel) dims.push_back(dim);
+  // torch has no sum for complex32.
+  if (grad.scalar_type() == at::kComplexHalf) return at::view_as_complex(at::view_as_real(grad).sum(dims));
   return grad.sum(dims);
 }
 

@@ -100,7 +100,6 @@ Tensor conv2d_cpu(const Tensor& input, const Tensor& weight, const OptionalTenso
   Shape shape;
   Tensor output = prepare_conv2d(input, weight, bias, args, shape);
   if (output.is_complex()) return complex_conv2d(input, weight, bias, args);
-  if (output.numel() == 0) return output;
   run(make_problem(DILCONV_CONV2D, shape, args, has_bias(bias), input, weight, output), input, weight, output,
       bias);
   return output;
@@ -113,7 +112,6 @@ Tensor grad_input_cpu(const Tensor& grad_output, const Tensor& weight, SymIntArr
   Shape shape;
   Tensor input = prepare_grad_input(grad_output, weight, input_size, bias, args, shape);
   if (input.is_complex()) return complex_grad_input(grad_output, weight, input_size, bias, args);
-  if (input.numel() == 0) return input;
   run(make_problem(DILCONV_GRAD_INPUT, shape, args, has_bias(bias), input, weight, grad_output), input, weight,
       grad_output, bias);
   return input;
@@ -125,7 +123,6 @@ Tensor grad_weight_cpu(const Tensor& grad_output, const Tensor& input, SymIntArr
   Shape shape;
   Tensor weight = prepare_grad_weight(grad_output, input, kernel_size, args, shape);
   if (weight.is_complex()) return complex_grad_weight(grad_output, input, kernel_size, args);
-  if (weight.numel() == 0) return weight;
   run(make_problem(DILCONV_GRAD_WEIGHT, shape, args, false, input, weight, grad_output), input, weight,
       grad_output, std::nullopt);
   return weight;

@@ -108,29 +108,40 @@ void check_bias(const std::optional<Tensor>& bias, const SymInt& channels, const
   check_same_kind(first_name, first, "bias", *bias);
 }
 
-// F.conv2d's rule: channels_last if the input is, or the weight is and could be told from a contiguous one; but
-// what has no elements is contiguous.
-at::MemoryFormat result_format(const Tensor& a, const Tensor& b) {
-  if (a.dim() != 4 || b.dim() != 4 || a.sym_numel() == 0) return at::MemoryFormat::Contiguous;
-  const bool last = a.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
-                    (b.suggest_memory_format() == at::MemoryFormat::ChannelsLast && !b.is_contiguous());
+// Whether the weight asks for channels_last: its channels are innermost, and it could be told from a contiguous one.
+bool weight_is_channels_last(const Tensor& weight) {
+  if (weight.is_contiguous()) return false;
+  const Tensor planes = weight.dim() == 3 ? weight.unsqueeze(2) : weight;
+  return planes.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+}
+
+// F.conv2d's rule: channels_last if the input is (batched, two-dimensional) or the weight is; but what has no elements
+// is contiguous.
+at::MemoryFormat activation_format(const Tensor& input, const Tensor& weight) {
+  const bool last = input.sym_numel() != 0 &&
+                    ((input.dim() == 4 && input.suggest_memory_format() == at::MemoryFormat::ChannelsLast) ||
+                     weight_is_channels_last(weight));
   return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-Tensor allocate(const Tensor& a, const Tensor& b, const std::vector<SymInt>& sizes) {
-  const at::MemoryFormat format = sizes.size() == 4 ? result_format(a, b) : at::MemoryFormat::Contiguous;
-  return at::empty_symint(sizes, a.options().memory_format(format));
-}
-
-std::vector<SymInt> activation_sizes(const Shape& shape, const SymInt& channels,
-                                     const std::array<SymInt, 2>& size) {
+// The tensor (batch, channels, height, width), less the dimensions that the call does not have.
+Tensor allocate_activation(const Tensor& input, const Tensor& weight, const Shape& shape, const SymInt& channels,
+                           const std::array<SymInt, 2>& size) {
+  const at::MemoryFormat format = activation_format(input, weight);
+  const at::TensorOptions options = input.options().memory_format(format);
+  if (shape.batched && shape.spatial == 2)
+    return at::empty_symint({shape.batch, channels, size[0], size[1]}, options);
+  if (format == at::MemoryFormat::ChannelsLast) {
+    Tensor result = at::empty_symint({shape.batch, channels, size[0], size[1]}, options);
+    if (shape.spatial == 1) result = result.squeeze(2);
+    return shape.batched ? result : result.squeeze(0);
+  }
   std::vector<SymInt> sizes;
-  sizes.reserve(4);
   if (shape.batched) sizes.push_back(shape.batch);
   sizes.push_back(channels);
   if (shape.spatial == 2) sizes.push_back(size[0]);
   sizes.push_back(size[1]);
-  return sizes;
+  return at::empty_symint(sizes, options);
 }
 
 }  // namespace
@@ -156,7 +167,7 @@ Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::opti
   shape.out_size = output_size(shape, args);
   // As in F.conv2d, nothing comes out of nothing: no input channels give no output channels.
   if (shape.in_channels == 0) shape.out_channels = 0;
-  return allocate(input, weight, activation_sizes(shape, shape.out_channels, shape.out_size));
+  return allocate_activation(input, weight, shape, shape.out_channels, shape.out_size);
 }
 
 Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
@@ -176,7 +187,7 @@ Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIn
   TORCH_CHECK(actual == shape.out_size, "input_size=", input_size, " expects grad_output with height ",
               shape.out_size[0], " and width ", shape.out_size[1], ", but got grad_output of size: ",
               grad_output.sym_sizes());
-  return allocate(grad_output, weight, activation_sizes(shape, shape.in_channels, shape.in_size));
+  return allocate_activation(grad_output, weight, shape, shape.in_channels, shape.in_size);
 }
 
 Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
@@ -205,10 +216,15 @@ Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input, SymIn
   TORCH_CHECK(sizes_match, "input of size ", input.sym_sizes(), " and kernel_size=", kernel_size,
               " expect grad_output with the same batch size, height ", shape.out_size[0], " and width ",
               shape.out_size[1], ", but got grad_output of size: ", grad_output.sym_sizes());
-  std::vector<SymInt> sizes = {shape.out_channels, shape.in_channels / args.groups};
-  if (shape.spatial == 2) sizes.push_back(shape.kernel[0]);
-  sizes.push_back(shape.kernel[1]);
-  return allocate(grad_output, input, sizes);
+  const SymInt channels = shape.in_channels / args.groups;
+  if (shape.spatial == 1)
+    return at::empty_symint({shape.out_channels, channels, shape.kernel[1]}, input.options());
+  const bool last = input.sym_numel() != 0 && input.dim() == 4 &&
+                    (input.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
+                     grad_output.suggest_memory_format() == at::MemoryFormat::ChannelsLast);
+  return at::empty_symint(
+      {shape.out_channels, channels, shape.kernel[0], shape.kernel[1]},
+      input.options().memory_format(last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous));
 }
 
 }  // namespace dilconv

@@ -22,6 +22,14 @@ const DirectTable& table() {
 
 int element_bytes(const ConvProblem& problem) { return problem.dtype == DILCONV_FLOAT64 ? 8 : 4; }
 
+// Whether the tensor that the op writes has no elements.
+bool writes_nothing(const ConvProblem& p) {
+  if (p.op == DILCONV_GRAD_WEIGHT) return p.out_channels == 0 || p.in_channels == 0;
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t(&size)[2] = forward ? p.out_size : p.in_size;
+  return p.batch == 0 || size[0] == 0 || size[1] == 0 || (forward ? p.out_channels : p.in_channels) == 0;
+}
+
 // Threads are woken only for work that outlasts the waking.
 int choose_workers(const ConvProblem& p, int threads) {
   constexpr double kProductsPerWorker = 1e5;
@@ -44,6 +52,7 @@ const char* refuses(const ConvProblem& problem) {
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int threads) {
+  if (writes_nothing(problem)) return 0;
   const DirectTable& isa = table();
   const int workers = choose_workers(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
@@ -55,6 +64,7 @@ size_t workspace_bytes(const ConvProblem& problem, int threads) {
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
+  if (writes_nothing(problem)) return;
   const DirectTable& isa = table();
   const TaskPool pool = {choose_workers(problem, threads.count()), &threads, run_tasks};
   if (problem.op == DILCONV_GRAD_WEIGHT) {

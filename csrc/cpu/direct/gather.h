@@ -30,6 +30,7 @@ class Gather {
         bias_(static_cast<const S*>(bias)),
         written_(static_cast<S*>(written)),
         depth_(plan.kernel[0] * plan.kernel[1] * plan.read_channels),
+        samples_(plan.batch, plan.samples),
         unit_(plan.channels_in_vectors ? kLanes<T> : 1),
         blocks_((plan.written_channels + unit_ - 1) / unit_, plan.channels_in_vectors ? kMaxVectors : kMaxRows),
         parts_(blocks_.parts, choose_blocks_per_part(workers)) {
@@ -75,7 +76,8 @@ class Gather {
 
   struct Block {
     const Region* region;
-    int64_t begin, end;  // pixels of the region, counted through the batch
+    int64_t sample;      // the first one
+    int64_t begin, end;  // pixels of the region, counted through the samples
     int64_t run_count;
     Cut vectors;  // pixel vectors, cut into tiles
   };
@@ -94,17 +96,19 @@ class Gather {
     return largest * unit_;
   }
 
-  int64_t region_pixels(const Region& region) const { return p_.batch * region.h.count * region.w.count; }
-
+  // The pixel vectors of a region, cut into blocks.
   Cut region_blocks(const Region& region) const {
-    return Cut((region_pixels(region) + kLanes<T> - 1) / kLanes<T>, most(1, p_.block_pixels / kLanes<T>));
+    const int64_t pixels = p_.samples * region.h.count * region.w.count;
+    return Cut((pixels + kLanes<T> - 1) / kLanes<T>, most(1, p_.block_pixels / kLanes<T>));
   }
 
-  int64_t pixel_blocks() const {
+  int64_t sample_blocks() const {
     int64_t count = 0;
     for (int64_t r = 0; r < p_.region_count; ++r) count += region_blocks(p_.regions[r]).parts;
-    return most(count, 1);
+    return count;
   }
+
+  int64_t pixel_blocks() const { return samples_.parts * sample_blocks(); }
 
   T* packed_block(int64_t group, int64_t block) const {
     return packed_ + (group * blocks_.total + blocks_.begin(block)) * unit_ * depth_;
@@ -132,18 +136,20 @@ class Gather {
   }
 
   void task(int64_t index, int worker) const {
-    const int64_t split = index % splits_;
-    int64_t block_index = index / splits_;
+    const int64_t split = index % splits_, blocks = sample_blocks();
+    const int64_t samples = index / splits_ / blocks;
+    int64_t block_index = index / splits_ % blocks;
     const Region* region = p_.regions;
-    while (region < p_.regions + p_.region_count && block_index >= region_blocks(*region).parts)
-      block_index -= region_blocks(*region++).parts;
-    if (region == p_.regions + p_.region_count) return;
+    while (block_index >= region_blocks(*region).parts) block_index -= region_blocks(*region++).parts;
 
-    const Scratch scratch(workers_ + worker * worker_bytes_, *this);
     const Cut cut = region_blocks(*region);
-    Block block = {region, cut.begin(block_index) * kLanes<T>,
-                   least(cut.begin(block_index + 1) * kLanes<T>, region_pixels(*region)), 0,
-                   Cut(cut.size(block_index), kMaxVectors)};
+    const int64_t pixels = samples_.size(samples) * region->h.count * region->w.count;
+    const int64_t begin = cut.begin(block_index) * kLanes<T>;
+    const int64_t end = least(cut.begin(block_index + 1) * kLanes<T>, pixels);
+    if (begin >= end) return;
+    Block block = {region, samples_.begin(samples), begin, end, 0,
+                   Cut((end - begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors)};
+    const Scratch scratch(workers_ + worker * worker_bytes_, *this);
     find_runs(block, scratch.runs);
     const int64_t units = p_.groups * parts_.parts;
     for (int64_t unit = units * split / splits_; unit < units * (split + 1) / splits_; ++unit)
@@ -164,7 +170,7 @@ class Gather {
         limit = least(limit, run.tile_begin + run.tile_width - column);
       }
       run.column = column;
-      run.n = q / pixels;
+      run.n = block.sample + q / pixels;
       run.i = q % pixels / columns;
       run.j = q % columns;
       run.count = least(limit, columns - run.j);
@@ -362,7 +368,9 @@ class Gather {
   const S* weight_;
   const S* bias_;
   S* written_;
-  int64_t depth_, unit_;
+  int64_t depth_;
+  Cut samples_;
+  int64_t unit_;
   Cut blocks_;  // written channels of a group, in units, cut into register tiles
   Cut parts_;   // blocks, cut into what one task takes at a time
   T* packed_;

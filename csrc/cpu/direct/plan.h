@@ -39,6 +39,7 @@ struct GatherPlan {
   int64_t read_strides[4], written_strides[4], weight_strides[4];
   int64_t weight_group_stride;
   bool channels_in_vectors;  // vectors hold written channels; else they hold written pixels
+  int64_t samples;           // that are worked on together, so that what they read stays in the cache
   int64_t block_pixels;      // pixels that share a packed panel
   int64_t panel_depth;       // products per pixel in a panel: the summation is cut here
   int64_t split_channels;    // written channels of one task, at most

@@ -190,13 +190,17 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   // Both orientations add in the same order and give the same bits, so the choice may look at the batch.
   const bool few_pixels = pixels * plan.batch * 2 <= lanes && plan.written_channels >= lanes;
   plan.channels_in_vectors = (channels_last && plan.written_channels > 1) || few_pixels;
+  constexpr int64_t kCacheBytes = 262144;  // of the second level, for what is read
+  const int64_t sample_bytes = plan.groups * plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
+  const int64_t filling = divide_up(kMaxVectors * lanes * plan.region_count, std::max<int64_t>(1, pixels));
+  plan.samples = std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch), plan.batch);
   plan.panel_depth = std::min(kPanelDepth, p.kernel[0] * p.kernel[1] * plan.read_channels);
   // A panel of pixel vectors is to stay in the first-level cache; one of packed rows passes through it.
   constexpr int64_t kPanelBytes = 24576;
   const int64_t tile = kMaxVectors * lanes;
   const int64_t fitting = kPanelBytes / (element_bytes * std::max<int64_t>(1, plan.panel_depth)) / tile * tile;
   plan.block_pixels = plan.channels_in_vectors ? 384 / element_bytes : std::clamp(fitting, tile, 4 * tile);
-  plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.batch, lanes));
+  plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.samples, lanes));
   plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
 }
 

@@ -1,0 +1,116 @@
+# dilconv_ext: `make demo` and `make test` need only Python 3.10+, a C++ compiler and make.
+# Each creates $(VENV), installs what it needs, builds the extension and runs; what is already
+# there and up to date is left alone.
+
+PYTHON ?= python3
+VENV ?= .venv
+# The torch to build against. The index holds torch's CPU wheels, whose local version (+cpu) pip
+# prefers to the same version elsewhere. For CUDA, for example:
+#   make test TORCH=torch==2.13.0+cu130 TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Extra arguments, for example: make test ARGS='-k padding'
+ARGS ?=
+
+ifeq ($(origin CXX),default)
+CXX := $(shell command -v g++ || command -v c++ || command -v clang++ || echo g++)
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --no-build-isolation
+# [build-system] requires in pyproject.toml, less torch.
+BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
+SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)
+SOURCES := $(shell find csrc -type f) setup.py pyproject.toml
+CXX_FILES := $(shell find csrc tests -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+KERNEL_SOURCES := $(sort $(shell find csrc/core csrc/cpu -name '*.cpp'))
+KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=build/kernels/%.o)
+# As in setup.py.
+KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
+
+.DELETE_ON_ERROR:
+.PHONY: help env build test check-all lint format kernels check-kernels demo bench clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+# --- environment and build ------------------------------------------------------------------
+
+# Rewritten only when a setting changed, and then everything that depends on it is made anew.
+build/settings: FORCE
+	@mkdir -p build
+	@echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
+
+$(VENV)/env.stamp: build/settings
+	@$(PYTHON) scripts/check_machine.py '$(CXX)'
+	@echo 'Creating $(VENV) with $(TORCH)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --no-deps --retries 2 --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	@$(PIP) install --quiet '$(TORCH)' $(BUILD_TOOLS)
+	@touch $@
+
+build/build.stamp: $(VENV)/env.stamp $(SOURCES)
+	@echo 'Building dilconv_ext'
+	@$(INSTALL) -e '.[test,examples]'
+	@touch $@
+
+build/lint.stamp: build/build.stamp
+	@$(INSTALL) -e '.[lint]'
+	@touch $@
+
+env: $(VENV)/env.stamp ## create .venv with torch and the build tools
+
+build: build/build.stamp ## build the extension and install it into .venv, editable
+
+# --- checks ---------------------------------------------------------------------------------
+
+test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check-all: lint check-kernels build ## run every check there is
+	$(BIN)/python -m pytest --slow=all $(ARGS)
+
+lint: build/lint.stamp ## check formatting, style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+format: build/lint.stamp ## format the C++ and Python sources
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+# --- the kernels alone, without torch and Python --------------------------------------------
+
+kernels: ## build csrc/core and csrc/cpu alone into build/libdilconv_cpu.so
+	@$(MAKE) --no-print-directory -j$(JOBS) build/libdilconv_cpu.so
+
+check-kernels: ## check the kernels alone, through their C interface
+	@$(MAKE) --no-print-directory -j$(JOBS) build/check
+	build/check
+
+build/kernels/%.o: csrc/%.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(KERNEL_FLAGS) -MMD -MP -c -o $@ $<
+
+-include $(KERNEL_OBJECTS:.o=.d)
+
+build/libdilconv_cpu.so: $(KERNEL_OBJECTS)
+	$(CXX) -shared -Wl,-soname,$(@F) -o $@ $^
+
+build/check: tests/kernels/check.cpp build/libdilconv_cpu.so
+	$(CXX) $(KERNEL_FLAGS) -pthread -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+
+# --- what a user looks at -------------------------------------------------------------------
+
+demo: build ## train the dilated classifier beside torch.nn's; pictures in output/classifier
+	$(BIN)/python -m dilconv_ext demo $(ARGS)
+
+bench: build ## time the kernels beside torch's
+	$(BIN)/python -m dilconv_ext bench $(ARGS)
+
+clean: ## remove everything that was built, and .venv
+	rm -rf build dist *.egg-info dilconv_ext/*.so .venv

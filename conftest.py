@@ -1,0 +1,47 @@
+"""The tiers of the tests: the fast ones always, and none, a sample or all of the slow ones.
+
+A module that skips itself because something is missing says so at the end (-rs); in CI it fails.
+"""
+
+import os
+import zlib
+from collections.abc import Generator
+
+import pytest
+
+SAMPLE = 16  # one slow test in so many, the same ones every time
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --slow."""
+    parser.addoption(
+        "--slow",
+        choices=("none", "sample", "all"),
+        default="sample",
+        help=f"which tests marked slow to run; a sample is one in {SAMPLE} [%(default)s]",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the slow tests that --slow does not ask for."""
+    tier = config.getoption("--slow")
+    if tier == "all":
+        return
+
+    def wanted(item: pytest.Item) -> bool:
+        if item.get_closest_marker("slow") is None:
+            return True
+        return tier == "sample" and zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In CI, turn the skip of a whole module into an error."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report

@@ -1,0 +1,103 @@
+"""The command line: ``python -m dilconv_ext {info,receptive-field,demo,bench}``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from . import _C, Layer, __version__, receptive_field
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_SCRIPTS = {"demo": "examples/classifier.py", "bench": "benchmarks/bench.py"}
+_LAYER_HELP = (
+    "layers from the input on: k3 is a kernel of 3 (k3x5: height 3, width 5); append s2 for the "
+    "stride, d4 for the dilation, p1 for the padding, each also as AxB; for example: k3d1 k3d2 k3d4"
+)
+
+
+def parse_layer(text: str) -> Layer:
+    """Parse a layer such as ``k3d2`` or ``k3x5s2p1x2``; see the help of ``receptive-field``.
+
+    Raises:
+        argparse.ArgumentTypeError: ``text`` is no such layer.
+    """
+    found = re.findall(r"([ksdp])(\d+)(?:x(\d+))?", text)
+    letters = [letter for letter, _, _ in found]
+    complete = "".join(a + b + (f"x{c}" if c else "") for a, b, c in found) == text
+    if not complete or "k" not in letters or len(set(letters)) < len(letters):
+        raise argparse.ArgumentTypeError(f"{text!r} is no layer such as k3, k3d2 or k3x5s2p1")
+    numbers = {a: (int(b), int(c)) if c else int(b) for a, b, c in found}
+    return Layer(numbers["k"], numbers.get("s", 1), numbers.get("d", 1), numbers.get("p", 0), text)
+
+
+def info() -> str:
+    """Return what a bug report needs, a line per fact."""
+    build = _C.build_info()
+    facts = {
+        "dilconv_ext": __version__,
+        "location": str(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        **{f"built with {name}": value for name, value in sorted(build.items())},
+        "instruction sets": ", ".join(_C.isas()),
+        "kernels": ", ".join(_C.kernels()),
+        **{
+            f"option {name}": _C.get_option(name) or "(default)"
+            for name in ("kernel", "isa", "verbose")
+        },
+        "threads": str(torch.get_num_threads()),
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+    width = max(map(len, facts))
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items())
+
+
+def _run_script(command: str, arguments: list[str]) -> int:
+    script = _CHECKOUT / _SCRIPTS[command]
+    if not script.is_file():
+        print(
+            f"'{command}' runs {_SCRIPTS[command]} of the source repository, which is not here "
+            f"({script}): install from a checkout with `pip install --no-build-isolation -e .`",
+            file=sys.stderr,
+        )
+        return 1
+    # The script imports this package: this very one, also where it is not installed.
+    path = os.pathsep.join(filter(None, (str(_CHECKOUT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    command_line = [sys.executable, str(script), *arguments]
+    return subprocess.run(command_line, env=environment, check=False).returncode
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dilconv_ext", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="print versions, kernels and options: what a bug report needs")
+    field = commands.add_parser("receptive-field", help="print how layers see their input")
+    field.add_argument("--layers", nargs="+", type=parse_layer, required=True, help=_LAYER_HELP)
+    for name, script in _SCRIPTS.items():
+        commands.add_parser(
+            name, help=f"run {script} of a checkout; further arguments go to it", add_help=False
+        )
+    options, rest = parser.parse_known_args(argv)
+    if options.command in _SCRIPTS:
+        return _run_script(options.command, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "info":
+        print(info())
+    else:
+        print(receptive_field(options.layers))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

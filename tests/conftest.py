@@ -1,0 +1,25 @@
+"""What every test shares: the same random numbers each run, one thread, options as they were.
+
+One thread, because most problems are too small for two, and because test_determinism.py shows that
+the number of threads changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import dilconv_ext as dc
+from dilconv_ext import _C
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with dc.options(**{name: _C.get_option(name) for name in ("kernel", "isa", "verbose")}):
+        yield  # and whatever the test set is undone
+    torch.set_num_threads(threads)

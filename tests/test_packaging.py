@@ -1,0 +1,86 @@
+"""What is installed is whole: a wheel from a source archive, and the torch it was built for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command: object, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with its output caught."""
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def succeed(*command: object, cwd: Path) -> str:
+    """Run a command that must succeed; return what it printed."""
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_from_the_source_distribution_works_alone(tmp_path):
+    """Nothing but the wheel and torch is on the path, so a file left out of either shows."""
+    python = [sys.executable, "-m"]
+    backend = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
+    succeed(sys.executable, "-c", backend, tmp_path, cwd=ROOT)
+    (archive,) = tmp_path.glob("dilconv_ext-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    source = tmp_path / archive.name.removesuffix(".tar.gz")
+    wheel_options = ["--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path]
+    succeed(*python, "pip", "wheel", *wheel_options, source, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("dilconv_ext-*.whl")
+
+    succeed(*python, "venv", tmp_path / "venv", cwd=tmp_path)
+    fresh = tmp_path / "venv" / "bin" / "python"
+    succeed(fresh, "-m", "pip", "install", "--no-deps", wheel, cwd=tmp_path)
+    # torch, which is large, is borrowed; .pth files in its folder, such as an editable install's,
+    # are not read there.
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    program = """
+import dilconv_ext, torch
+x, w = torch.randn(1, 2, 9, 9), torch.randn(3, 2, 3, 3)
+torch.testing.assert_close(
+    dilconv_ext.functional.conv2d(x, w, dilation=2), torch.nn.functional.conv2d(x, w, dilation=2)
+)
+print(dilconv_ext.__file__)
+"""
+    printed = succeed(fresh, "-I", "-W", "error", "-c", program, cwd=tmp_path)
+    assert printed.startswith(str(site))
+    installed = {path.name for path in (site / "dilconv_ext").iterdir()}
+    assert {"py.typed", "_C.pyi"} <= installed
+    assert not [name for name in installed if name.endswith((".cpp", ".h"))]
+
+
+def test_importing_under_another_torch_says_how_to_mend_it(tmp_path):
+    """Without the check the loader would speak of an undefined symbol, or crash later."""
+    program = """
+import torch
+torch.__version__ = torch.version.__version__ = torch.torch_version.TorchVersion("2.8.1")
+import dilconv_ext
+"""
+    done = run(sys.executable, "-c", program, cwd=tmp_path)
+    assert done.returncode == 1
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("ImportError: dilconv_ext was built for torch ")
+    assert "2.8.1" in error
+    assert "pip install --no-build-isolation" in error
+    assert "undefined symbol" not in done.stderr

@@ -1,0 +1,124 @@
+"""receptive_field, held against what a network's gradients say it depends on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dilconv_ext as dc
+
+C1, C2 = dc.DilatedConv1d, dc.DilatedConv2d
+NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "one layer": (C2(1, 1, 3, dilation=2), (15, 16)),
+    "dilations 1 2 4": (
+        nn.Sequential(C2(1, 2, 3), nn.Sigmoid(), C2(2, 2, 3, dilation=2), C2(2, 1, 3, dilation=4)),
+        (28, 29),
+    ),
+    "per axis": (nn.Sequential(C2(1, 2, (3, 1), dilation=(3, 1)), C2(2, 1, (1, 5))), (15, 14)),
+    "strides and pooling": (
+        nn.Sequential(C2(1, 2, 3, stride=2), nn.AvgPool2d(2), C2(2, 1, 2, stride=(1, 2))),
+        (33, 34),
+    ),
+    "padded": (
+        nn.Sequential(C2(1, 2, 3, padding="same"), C2(2, 1, 5, stride=2, padding=(2, 1))),
+        (23, 22),
+    ),
+    "four pads": (C2(1, 1, 3, padding=(2, 0, 1, 3), dilation=2), (13, 14)),
+    "causal 1-D": (
+        nn.Sequential(C1(1, 2, 3, padding=(2, 0)), C1(2, 1, 3, padding=(4, 0), dilation=2)),
+        (24,),
+    ),
+    "torch's own layers": (nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3, 2)), (17, 18)),
+}
+
+
+def seen_by(net: nn.Module, size: tuple[int, ...], position: tuple[int, ...]) -> list[list[int]]:
+    """Per axis, the input indices with a gradient from the output at ``position``."""
+    net = net.double()
+    for p in net.parameters():
+        nn.init.uniform_(p, 0.5, 1.0)  # no cancellation
+    x = torch.zeros(1, 1, *size, dtype=torch.float64, requires_grad=True)
+    (dx,) = torch.autograd.grad(net(x)[(0, 0, *position)], x)
+    return [sorted({int(v) for v in axis}) for axis in dx[0, 0].nonzero(as_tuple=True)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_field_is_what_gradients_reach(name: str) -> None:
+    """In the middle of the image: the size, the step to the neighbour, and the centre."""
+    net, size = NETWORKS[name]
+    field = dc.receptive_field(net)
+    out = net(torch.zeros(1, 1, *size)).shape[2:]
+    middle = tuple(n // 2 for n in out)
+    here = seen_by(net, size, middle)
+    there = seen_by(net, size, tuple(m + 1 for m in middle))
+    for axis, (a, b) in enumerate(zip(here, there, strict=True)):
+        assert field.size[axis] == a[-1] - a[0] + 1
+        assert field.jump[axis] == b[0] - a[0]
+        centre = (a[0] + a[-1]) / 2
+        assert field.start[axis] == centre - middle[axis] * field.jump[axis]
+
+
+def test_printed_table() -> None:
+    """One line per layer, with the names of the modules."""
+    net = nn.Sequential(C2(1, 2, 3), nn.ReLU(), C2(2, 1, 3, dilation=2))
+    field = dc.receptive_field(net)
+    lines = str(field).splitlines()
+    assert len(lines) == 1 + 2
+    assert [row.size for row in field.layers] == [(3, 3), (7, 7)]
+
+
+def test_layers_without_a_model() -> None:
+    layers: list[Any] = [dc.Layer(3), {"kernel_size": 3, "dilation": 2}, dc.Layer(3, stride=2)]
+    field = dc.receptive_field(layers)
+    assert field.size[0] == 1 + 2 + 4 + 2
+    assert field.jump[0] == 2
+
+
+def test_stops_where_everything_is_seen() -> None:
+    field = dc.receptive_field(nn.Sequential(C2(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)))
+    assert field.size == (3, 3)
+
+
+class Unknown(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layers", "error", "word"),
+    [
+        ([], ValueError, "none"),
+        (nn.Sequential(C2(1, 1, 3), Unknown()), ValueError, "Unknown"),
+        (nn.Sequential(C2(1, 1, 3), nn.ConvTranspose2d(1, 1, 3)), ValueError, "ConvTranspose2d"),
+        ([dc.Layer(0)], ValueError, "kernel_size"),
+        ([dc.Layer(3, stride=0)], ValueError, "stride"),
+        ([dc.Layer(3, dilation=-1)], ValueError, "dilation"),
+        ([3], TypeError, "3"),
+        ([C1(1, 1, 3), C2(1, 1, 3)], ValueError, "1"),
+    ],
+)
+def test_says_what_it_cannot_follow(layers: Any, error: type[Exception], word: str) -> None:
+    with pytest.raises(error, match=word):
+        dc.receptive_field(layers)
+
+
+def test_command() -> None:
+    """`python -m dilconv_ext receptive-field` prints the same numbers."""
+    command = [sys.executable, "-m", "dilconv_ext", "receptive-field", "--layers"]
+    result = subprocess.run(
+        [*command, "k3d1", "k3d2", "k3x5d4s2"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    field = dc.receptive_field([dc.Layer(3), dc.Layer(3, dilation=2), dc.Layer((3, 5), 2, 4)])
+    for line in str(field).splitlines():
+        for number in line.split("  ")[1:]:
+            assert number.strip() in result.stdout
