@@ -18,7 +18,8 @@ endif
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --no-build-isolation
+# torch's build looks for ninja on the PATH, and does without it, slowly, when it is not there.
+INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-isolation
 # [build-system] requires in pyproject.toml, less torch.
 BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
 SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)

@@ -14,9 +14,22 @@ def sources(*patterns: str) -> list[str]:
     return [path for pattern in patterns for path in sorted(glob(f"csrc/{pattern}.cpp"))]
 
 
+class IncrementalBuild(BuildExtension):
+    """Keeps each extension's objects in a folder of their own, so that ninja compiles what changed.
+
+    An editable install would else compile into a temporary folder, every time everything. Without
+    ninja, setuptools would look at the sources alone, at no header and not at torch: force.
+    """
+
+    def build_extension(self, ext: Extension) -> None:
+        self.build_temp = f"build/temp/{ext.name}"
+        self.force = True
+        super().build_extension(ext)
+
+
 setup(
     ext_modules=[
-        # The ops. py_limited_api leaves out libtorch_python: C++ users and AOTInductor load this library too.
+        # The ops. py_limited_api leaves out libtorch_python: C++ programs load this library too.
         CppExtension(
             "dilconv_ext._ops",
             sources("core/*", "cpu/*", "cpu/*/*", "torch/*"),
@@ -29,7 +42,7 @@ setup(
             [*sources("torch/python/*"), "csrc/torch/ops.cpp"],
             extra_compile_args=FLAGS,
         ),
-        # What Python asks about builds, kernels and plans; free of torch, so that it loads beside any torch.
+        # What Python asks about builds, kernels and plans; it knows no torch and loads beside any.
         Extension(
             "dilconv_ext._C",
             sources("python/*"),
@@ -38,5 +51,5 @@ setup(
             extra_compile_args=FLAGS,
         ),
     ],
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": IncrementalBuild},
 )

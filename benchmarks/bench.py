@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-import charts
 import counting
 import jobs
 import report
@@ -25,6 +24,7 @@ from shapes import FAMILIES, SHAPES, Shape
 from worker import CrashedError, Worker
 
 QUICK_SECONDS = 0.01
+LIMIT_SECONDS = 0.5  # for each of the machine's limits
 BOTH = ("ours", "baseline")
 
 
@@ -169,7 +169,7 @@ def extra_memory(row: Row, side: str) -> int | None:
 
 def limits(worker: Worker, options: argparse.Namespace) -> Machine:
     """What the machine can do at most, by the number of threads."""
-    rest = (tuple(options.dtypes), min(options.seconds, 0.5))
+    rest = (tuple(options.dtypes), QUICK_SECONDS if options.quick else LIMIT_SECONDS)
     return {threads: worker.run(jobs.machine, threads, *rest) for threads in options.threads}
 
 
@@ -215,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in (("results.json", json.dumps(written, indent=1)), ("tables.txt", tables)):
         (options.output / name).write_text(text + "\n", encoding="utf-8")
     print(json.dumps(written) if options.json else tables)
+    import charts  # not above: every worker imports this file, and matplotlib takes its time
+
     paths = charts.draw_all(results, machine, options.output)
     print(f"{len(paths)} charts and results.json are in {options.output}", file=sys.stderr)
     failed = [f"{r.row}: {r.note}" for r in results if r.failed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -37,7 +38,7 @@ def draw_all(results: Iterable[Result], machine: Machine, folder: Path) -> list[
     """Write every chart that there is data for; return their paths."""
     timed = [r for r in results if r.seconds is not None]
     layers = [r for r in timed if r.row.shape.value is None]
-    pictures: dict[str, Figure] = {}
+    pictures: dict[str, Figure | None] = {}
     with plt.rc_context(STYLE):
         for dtype in dict.fromkeys(r.row.dtype for r in timed):
             rows = [r for r in layers if r.row.dtype == dtype]
@@ -58,7 +59,7 @@ def draw_all(results: Iterable[Result], machine: Machine, folder: Path) -> list[
     return paths
 
 
-def _present(values: Iterable[str | int]) -> list:
+def _present(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
@@ -122,7 +123,7 @@ def draw_roofline(results: list[Result], machine: Machine, threads: int) -> Figu
         label = f"copy of {size / 2**20:g} MiB: {speeds[size]:.0f} GB/s; mm: {peak:.0f} GFLOP/s"
         axes.plot(roof, np.minimum(peak, roof * speeds[size]), line, color="black", label=label)
     axes.set(xscale="log", yscale="log", xlabel="useful FLOPs per byte", ylabel="GFLOP/s")
-    axes.set_title(f"{dtype}, {threads} threads; padding is not counted")
+    axes.set_title(f"{dtype}, threads: {threads}; padding is not counted")
     axes.legend()
     return figure
 
@@ -201,7 +202,8 @@ def _draw_line(
         (f"baseline_{field}", THEIRS, "F.conv2d"),
         (field, OURS, "dilconv_ext"),
     ):
-        points = [(r.row.shape.value, getattr(r, side)) for r in rows if getattr(r, side)]
+        points = [(r.row.shape.value, getattr(r, side)) for r in rows]
+        points = [point for point in points if point[1] is not None]
         if points:
             x, y = zip(*points, strict=True)
             label = f"{name}, {key[0]}, {key[1]}, {key[2]} thr"

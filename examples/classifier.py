@@ -157,7 +157,7 @@ def main() -> None:
     rows |= comparison_rows(build, [tensor[:64] for tensor in data.train], loss, options)
 
     learning_curve(
-        {"": history}, options, "Digits, three dilated convolutions", "cross-entropy", "accuracy"
+        {"": history}, options, "Digit classifier", "training cross-entropy", "held-out accuracy"
     )
     draw_filters(network, options)
     draw_receptive_field(network, data.test[0], options)

@@ -148,7 +148,11 @@ def main() -> None:
     }
     rows |= comparison_rows(layer, data.train, loss, options)
     learning_curve(
-        {"": history}, options, "Finding the kernel again", "mean square error", "kernel error"
+        {"": history},
+        options,
+        "Finding the kernel again",
+        "mean square error",
+        "largest kernel error",
     )
     draw(options)
     report("Cross-correlation, several channels", rows, options)

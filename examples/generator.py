@@ -125,9 +125,7 @@ def main() -> None:
     rows["spread of draws"] = (
         f"{spread[~hidden].mean():.3f} where seen, {spread[hidden].mean():.3f} where missing"
     )
-    rows["training"] = (
-        f"{history.seconds:.0f} s for {options.epochs} epochs of {len(train_truth)} images"
-    )
+    rows["training"] = f"{history.seconds:.1f} s, {options.epochs} × {len(train_truth)} images"
     rows |= comparison_rows(
         lambda layers: Generator(layers, noise=NOISE, size=SIZE),
         [tensor[:32] for tensor in data.train],
@@ -135,7 +133,9 @@ def main() -> None:
         options,
     )
 
-    learning_curve({"": history}, options, "Repairing digits", "energy score", "PSNR (dB)")
+    learning_curve(
+        {"": history}, options, "Repairing digits", "training energy score", "held-out PSNR (dB)"
+    )
     draw_samples(images, candidates["cubic"], several, truth, plain.test[1], options)
     report("Conditional generator", rows, options)
 

@@ -56,8 +56,8 @@ def learning_curve(
         (line,) = left.plot(epochs, smooth(history.losses), style)
         left.plot(epochs, history.losses, color=line.get_color(), alpha=0.2, linewidth=0.8)
         right.plot(range(1, len(history.scores) + 1), history.scores, f"o{style}", label=name)
-    left.set(xlabel="epoch", ylabel=loss_name, title="training loss (smoothed; faint: every step)")
-    right.set(xlabel="epoch", ylabel=score_name, title=f"held-out {score_name}")
+    left.set(xlabel="epoch", title=f"{loss_name} (smoothed; faint: every step)")
+    right.set(xlabel="epoch", title=score_name)
     right.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
         axes.grid(alpha=0.25)

@@ -15,6 +15,11 @@ import dilconv_ext as dc
 from dilconv_ext import _C
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, except torch's about a padded copy: it is torch that makes one."""
+    config.addinivalue_line("filterwarnings", "ignore:Using padding='same' with even kernel")
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     torch.manual_seed(0)

@@ -11,11 +11,15 @@ from problems import PROBLEMS, Problem, channels_last, make_tensors
 
 DTYPES = (torch.float32, torch.bfloat16)
 FORMATS = {"contiguous": lambda t: t, "channels_last": channels_last}
-# Of the slow problems all are needed: small ones are too small for several threads.
-every_problem = pytest.mark.parametrize(
-    "p", [pytest.param(p, id=p.name, marks=pytest.mark.slow if p.slow else ()) for p in PROBLEMS]
-)
 every_path = pytest.mark.parametrize(("kernel", "isa"), PATHS)
+# The large problems are for kernels that divide their work; the reference would take minutes.
+EVERYWHERE = [
+    pytest.param(p, kernel, isa, marks=pytest.mark.slow if p.slow else (), id=f"{p}-{kernel}-{isa}")
+    for p in PROBLEMS
+    for kernel, isa in PATHS
+    if not (p.slow and kernel == "reference")
+]
+everywhere = pytest.mark.parametrize(("p", "kernel", "isa"), EVERYWHERE)
 # Enough work for threads, and quick: these run in every tier.
 BUSY = [
     Problem("busy", 3, 12, 24, (20, 21), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
@@ -58,8 +62,7 @@ def test_same_bits_for_any_number_of_threads(p: Problem, kernel: str, isa: str) 
 
 
 @pytest.mark.slow
-@every_path
-@pytest.mark.parametrize("p", PROBLEMS, ids=str)
+@everywhere
 def test_same_bits_for_any_number_of_threads_everywhere(p: Problem, kernel: str, isa: str) -> None:
     check_threads(p, kernel, isa)
 
@@ -106,8 +109,7 @@ def test_a_sample_has_the_same_bits_in_any_batch(p: Problem, kernel: str, isa: s
     check_batches(p, kernel, isa)
 
 
-@every_path
-@every_problem
+@everywhere
 def test_a_sample_has_the_same_bits_in_any_batch_everywhere(
     p: Problem, kernel: str, isa: str
 ) -> None:

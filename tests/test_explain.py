@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import dilconv_ext as dc
-from calls import OPS, all_calls
+from calls import OPS, all_calls, make_call
 from dilconv_ext import _C
-from problems import PROBLEMS
+from problems import PROBLEMS, Problem, make_tensors
 
 X, W = torch.randn(2, 4, 9, 10), torch.randn(6, 4, 3, 3)
 
@@ -149,9 +149,18 @@ IMPORT = "import torch, dilconv_ext as dc; "
 RUN = IMPORT + "dc.functional.conv2d(torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3))"
 
 
+def accepted_by(kernel: str) -> Problem:
+    """The first problem whose forward ``kernel`` accepts."""
+    calls = {p: make_call("conv2d", p, make_tensors(p, torch.float32)) for p in PROBLEMS}
+    return next(p for p, call in calls.items() if call.refusals()[kernel] is None)
+
+
 @pytest.mark.parametrize("kernel", _C.kernels())
 def test_environment_forces_a_kernel(kernel: str) -> None:
-    result = run_python(RUN, DILCONV_KERNEL=kernel, DILCONV_VERBOSE="1")
+    p = accepted_by(kernel)
+    tensors = f"torch.ones({p.input_shape}), torch.ones({p.weight_shape})"
+    code = IMPORT + f"torch.ops.dilconv.conv2d({tensors}, None, *{p.params})"
+    result = run_python(code, DILCONV_KERNEL=kernel, DILCONV_VERBOSE="1")
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "dilconv" in line]
     assert kernel in line

@@ -143,7 +143,6 @@ FORMS_2D: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's own copy
 @pytest.mark.parametrize("kwargs", FORMS_2D, ids=str)
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (1, 1)], ids=str)
 @pytest.mark.parametrize("batch", [(2,), ()], ids=["batched", "unbatched"])

@@ -16,8 +16,8 @@ from problems import PROBLEMS, Problem, channels_last, make_tensors, problem
 
 FORMATS = {"contiguous": lambda t: t, "channels_last": channels_last}
 
-# The fast tier runs the best instruction set in these dtypes and the others in float32; the slow one
-# runs the rest.
+# The fast tier runs the best instruction set in these dtypes and the others in float32; the slow
+# tier runs the rest.
 FAST_DTYPES = (*FLOATS, torch.complex64, torch.int8, torch.int64)
 BEST_ISA = PATHS[0][1]
 

@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(*command: object, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, with its output caught."""
+def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with its output caught and the build tools on its path."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env={**os.environ, **settings},
+        env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         check=False,

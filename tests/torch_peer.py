@@ -24,10 +24,11 @@ def conv2d(
 ) -> Tensor:
     """F.conv2d (F.conv1d for a 3-D weight) with four pads, negative ones included."""
     top, bottom, left, right = padding
+    pads = (left, right) if weight.dim() == 3 else (left, right, top, bottom)
+    # First what grows, then what crops: a crop may be larger than the image alone.
+    padded = F.pad(F.pad(input, [max(p, 0) for p in pads]), [min(p, 0) for p in pads])
     if weight.dim() == 3:
-        padded = F.pad(input, (left, right))
         return F.conv1d(padded, weight, bias, stride[1], 0, dilation[1], groups)
-    padded = F.pad(input, (left, right, top, bottom))
     return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
 
 

@@ -1,13 +1,15 @@
-/* The C interface of the dilconv kernels: what a convolution is, which kernels exist, which one runs.
+/* The C interface of the dilconv kernels: what a convolution is, which kernels exist, which one
+ * runs.
  *
- * Plain C, no torch, no Python. `csrc/core` with one device folder builds into a shared library that
- * exports exactly this; the PyTorch extension exports it too.
+ * Plain C, no torch, no Python. `csrc/core` with one device folder builds into a shared library
+ * that exports exactly this; the PyTorch extension exports it too.
  *
  * A convolution is the trilinear form  T(x, w, y) = sum y * corr(x, w)  over three tensors
  *   x  (batch, in_channels, in_h, in_w)                    the input
  *   w  (out_channels, in_channels / groups, kernel_h, kernel_w)   the weight
  *   y  (batch, out_channels, out_h, out_w)                 the output
- *   y[n, o, i, j] = sum_{c, a, b} x[n, c, i*stride_h + a*dilation_h - top, j*stride_w + b*dilation_w - left]
+ *   y[n, o, i, j] = sum_{c, a, b} x[n, c, i*stride_h + a*dilation_h - top, j*stride_w +
+ * b*dilation_w - left]
  *                                 * w[o, c, a, b]          (x is zero outside the image)
  * and each op writes one of the three from the two others.
  */
@@ -28,9 +30,10 @@ extern "C" {
 #endif
 
 typedef enum dilconv_op {
-  DILCONV_CONV2D = 0,      /* writes y from x and w (and bias over out_channels) */
-  DILCONV_GRAD_INPUT = 1,  /* writes x from y and w (and bias over in_channels): a transposed convolution */
-  DILCONV_GRAD_WEIGHT = 2  /* writes w from x and y */
+  DILCONV_CONV2D = 0, /* writes y from x and w (and bias over out_channels) */
+  DILCONV_GRAD_INPUT =
+      1, /* writes x from y and w (and bias over in_channels): a transposed convolution */
+  DILCONV_GRAD_WEIGHT = 2 /* writes w from x and y */
 } dilconv_op;
 
 typedef enum dilconv_dtype {
@@ -46,8 +49,9 @@ typedef enum dilconv_dtype {
   DILCONV_DTYPES
 } dilconv_dtype;
 
-/* Two-element arrays are (height, width). Strides count elements, in the order of the tensor's sizes.
- * Pads may be negative: they crop. All fields are 64-bit so that the struct is also an array of them. */
+/* Two-element arrays are (height, width). Strides count elements, in the order of the tensor's
+ * sizes. Pads may be negative: they crop. All fields are 64-bit so that the struct is also an array
+ * of them. */
 typedef struct dilconv_problem {
   int64_t op;    /* dilconv_op */
   int64_t dtype; /* dilconv_dtype: of all tensors, bias included */
@@ -68,7 +72,8 @@ typedef struct dilconv_problem {
   int64_t y_strides[4];
 } dilconv_problem;
 
-/* The op says which of x, w and y is written. workspace: at least dilconv_workspace() bytes, aligned to 64. */
+/* The op says which of x, w and y is written. workspace: at least dilconv_workspace() bytes,
+ * aligned to 64. */
 typedef struct dilconv_tensors {
   void* x;
   void* w;
@@ -77,8 +82,8 @@ typedef struct dilconv_tensors {
   void* workspace;
 } dilconv_tensors;
 
-/* How a kernel may use threads: run() calls task(context, 0 ... count - 1) concurrently and returns when all
- * have returned. A null run means one thread. */
+/* How a kernel may use threads: run() calls task(context, 0 ... count - 1) concurrently and returns
+ * when all have returned. A null run means one thread. */
 typedef struct dilconv_threads {
   int count;
   void (*run)(void* pool, int count, void (*task)(void* context, int index), void* context);
@@ -92,29 +97,32 @@ typedef enum dilconv_status {
   DILCONV_FAILED = 3   /* the kernel could not be run */
 } dilconv_status;
 
-/* Devices ("cpu") hold an ordered list of kernels, best first, and the instruction sets this machine runs,
- * best first. Both return null past the end, or for an unknown device. */
+/* Devices ("cpu") hold an ordered list of kernels, best first, and the instruction sets this
+ * machine runs, best first. Both return null past the end, or for an unknown device. */
 DILCONV_API const char* dilconv_kernel_name(const char* device, int index);
 DILCONV_API const char* dilconv_instruction_set(const char* device, int index);
 
-/* In all functions below `kernel` names one, or is null for the first that accepts; `message` (may be null)
- * receives at most `message_size` bytes of explanation, terminated, when the status is not DILCONV_OK. */
+/* In all functions below `kernel` names one, or is null for the first that accepts; `message` (may
+ * be null) receives at most `message_size` bytes of explanation, terminated, when the status is not
+ * DILCONV_OK. */
 DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kernel,
                                            const dilconv_problem* problem, char* message,
                                            size_t message_size);
 
 /* Scratch bytes that the kernel needs with this many threads. */
 DILCONV_API dilconv_status dilconv_workspace(const char* device, const char* kernel,
-                                             const dilconv_problem* problem, int threads, size_t* bytes,
-                                             char* message, size_t message_size);
+                                             const dilconv_problem* problem, int threads,
+                                             size_t* bytes, char* message, size_t message_size);
 
 DILCONV_API dilconv_status dilconv_run(const char* device, const char* kernel,
-                                       const dilconv_problem* problem, const dilconv_tensors* tensors,
+                                       const dilconv_problem* problem,
+                                       const dilconv_tensors* tensors,
                                        const dilconv_threads* threads, char* message,
                                        size_t message_size);
 
-/* Process-wide options: "kernel" (forces one), "isa" (caps the instruction set), "verbose" ("0" or "1").
- * They start as DILCONV_KERNEL, DILCONV_ISA and DILCONV_VERBOSE say. The empty string is the default. */
+/* Process-wide options: "kernel" (forces one), "isa" (caps the instruction set), "verbose" ("0" or
+ * "1"). They start as DILCONV_KERNEL, DILCONV_ISA and DILCONV_VERBOSE say. The empty string is the
+ * default. */
 DILCONV_API const char* dilconv_get_option(const char* name);
 DILCONV_API dilconv_status dilconv_set_option(const char* name, const char* value, char* message,
                                               size_t message_size);

@@ -15,11 +15,12 @@ dilconv_status report(dilconv_status status, const std::string& text, char* mess
 
 // Calls body(kernel) for the selected kernel of a valid problem.
 template <class Body>
-dilconv_status with_kernel(const char* device_name, const char* name, const ConvProblem& problem, char* message,
-                           size_t size, const Body& body) try {
+dilconv_status with_kernel(const char* device_name, const char* name, const ConvProblem& problem,
+                           char* message, size_t size, const Body& body) try {
   const Device* device = find_device(device_name);
   if (!device)
-    return report(DILCONV_INVALID, std::string("there is no device '") + device_name + "'", message, size);
+    return report(DILCONV_INVALID, std::string("there is no device '") + device_name + "'", message,
+                  size);
   const std::string error = check_problem(problem);
   if (!error.empty()) return report(DILCONV_INVALID, error, message, size);
   std::string reason;
@@ -38,7 +39,9 @@ using namespace dilconv;
 
 const char* dilconv_kernel_name(const char* device_name, int index) {
   const Device* device = find_device(device_name);
-  return device && index >= 0 && size_t(index) < device->kernels.size() ? device->kernels[index].name : nullptr;
+  return device && index >= 0 && size_t(index) < device->kernels.size()
+             ? device->kernels[index].name
+             : nullptr;
 }
 
 const char* dilconv_instruction_set(const char* device_name, int index) {
@@ -48,20 +51,22 @@ const char* dilconv_instruction_set(const char* device_name, int index) {
              : nullptr;
 }
 
-dilconv_status dilconv_accepts(const char* device, const char* kernel, const dilconv_problem* problem,
-                               char* message, size_t message_size) {
+dilconv_status dilconv_accepts(const char* device, const char* kernel,
+                               const dilconv_problem* problem, char* message, size_t message_size) {
   return with_kernel(device, kernel, *problem, message, message_size, [](const Kernel&) {});
 }
 
-dilconv_status dilconv_workspace(const char* device, const char* kernel, const dilconv_problem* problem,
-                                 int threads, size_t* bytes, char* message, size_t message_size) {
-  return with_kernel(device, kernel, *problem, message, message_size,
-                     [&](const Kernel& chosen) { *bytes = chosen.workspace_bytes(*problem, threads); });
+dilconv_status dilconv_workspace(const char* device, const char* kernel,
+                                 const dilconv_problem* problem, int threads, size_t* bytes,
+                                 char* message, size_t message_size) {
+  return with_kernel(device, kernel, *problem, message, message_size, [&](const Kernel& chosen) {
+    *bytes = chosen.workspace_bytes(*problem, threads);
+  });
 }
 
 dilconv_status dilconv_run(const char* device, const char* kernel, const dilconv_problem* problem,
-                           const dilconv_tensors* tensors, const dilconv_threads* threads, char* message,
-                           size_t message_size) {
+                           const dilconv_tensors* tensors, const dilconv_threads* threads,
+                           char* message, size_t message_size) {
   return with_kernel(device, kernel, *problem, message, message_size, [&](const Kernel& chosen) {
     log_choice(chosen, *problem);
     chosen.run(*problem, *tensors, threads ? Threads(*threads) : Threads());
@@ -70,7 +75,8 @@ dilconv_status dilconv_run(const char* device, const char* kernel, const dilconv
 
 const char* dilconv_get_option(const char* name) { return get_option(name); }
 
-dilconv_status dilconv_set_option(const char* name, const char* value, char* message, size_t message_size) {
+dilconv_status dilconv_set_option(const char* name, const char* value, char* message,
+                                  size_t message_size) {
   const std::string error = set_option(name, value);
   return error.empty() ? DILCONV_OK : report(DILCONV_INVALID, error, message, message_size);
 }

@@ -63,14 +63,20 @@ class Reference {
   }
 
   void plane(int64_t index) const {
-    if (p_.op == DILCONV_CONV2D) return output_plane(index / p_.out_channels, index % p_.out_channels);
-    if (p_.op == DILCONV_GRAD_INPUT) return input_plane(index / p_.in_channels, index % p_.in_channels);
+    if (p_.op == DILCONV_CONV2D)
+      return output_plane(index / p_.out_channels, index % p_.out_channels);
+    if (p_.op == DILCONV_GRAD_INPUT)
+      return input_plane(index / p_.in_channels, index % p_.in_channels);
     weight_plane(index / in_per_group_, index % in_per_group_);
   }
 
  private:
-  int64_t row(int64_t i, int64_t a) const { return i * p_.stride[0] + a * p_.dilation[0] - p_.pad_before[0]; }
-  int64_t column(int64_t j, int64_t b) const { return j * p_.stride[1] + b * p_.dilation[1] - p_.pad_before[1]; }
+  int64_t row(int64_t i, int64_t a) const {
+    return i * p_.stride[0] + a * p_.dilation[0] - p_.pad_before[0];
+  }
+  int64_t column(int64_t j, int64_t b) const {
+    return j * p_.stride[1] + b * p_.dilation[1] - p_.pad_before[1];
+  }
   bool inside(int64_t h, int64_t w) const {
     return h >= 0 && h < p_.in_size[0] && w >= 0 && w < p_.in_size[1];
   }
@@ -119,7 +125,8 @@ class Reference {
           for (int64_t i = 0; i < p_.out_size[0]; ++i)
             for (int64_t j = 0; j < p_.out_size[1]; ++j) {
               const int64_t h = row(i, a), w = column(j, b);
-              if (inside(h, w)) sum += T::load(x_.at(n, channel, h, w)) * T::load(y_.at(n, o, i, j));
+              if (inside(h, w))
+                sum += T::load(x_.at(n, channel, h, w)) * T::load(y_.at(n, o, i, j));
             }
         w_.at(o, c, a, b) = T::store(sum);
       }
@@ -137,7 +144,8 @@ void run_typed(const ConvProblem& problem, const Tensors& tensors, const Threads
   const int64_t planes = reference.planes();
   const int workers = int(std::clamp<int64_t>(planes, 1, threads.count()));
   threads.run(workers, [&](int worker) {
-    for (int64_t plane = planes * worker / workers; plane < planes * (worker + 1) / workers; ++plane)
+    for (int64_t plane = planes * worker / workers; plane < planes * (worker + 1) / workers;
+         ++plane)
       reference.plane(plane);
   });
 }
@@ -148,9 +156,10 @@ size_t workspace_bytes(const ConvProblem&, int) { return 0; }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
   using Run = void (*)(const ConvProblem&, const Tensors&, const Threads&);
-  constexpr Run runs[DILCONV_DTYPES] = {run_typed<double>,  run_typed<float>,   run_typed<Half>,
-                                        run_typed<BFloat16>, run_typed<int8_t>, run_typed<uint8_t>,
-                                        run_typed<int16_t>, run_typed<int32_t>, run_typed<int64_t>};
+  constexpr Run runs[DILCONV_DTYPES] = {
+      run_typed<double>,   run_typed<float>,   run_typed<Half>,
+      run_typed<BFloat16>, run_typed<int8_t>,  run_typed<uint8_t>,
+      run_typed<int16_t>,  run_typed<int32_t>, run_typed<int64_t>};
   runs[problem.dtype](problem, tensors, threads);
 }
 

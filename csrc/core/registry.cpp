@@ -83,7 +83,8 @@ const Device* find_device(const char* name) {
   return nullptr;
 }
 
-const Kernel* select(const Device& device, const char* name, const ConvProblem& problem, std::string& reason) {
+const Kernel* select(const Device& device, const char* name, const ConvProblem& problem,
+                     std::string& reason) {
   if (!options().environment_error.empty()) {
     reason = options().environment_error;
     return nullptr;
@@ -104,7 +105,8 @@ const Kernel* select(const Device& device, const char* name, const ConvProblem& 
 }
 
 void log_choice(const Kernel& kernel, const ConvProblem& problem) {
-  if (options().verbose) std::fprintf(stderr, "dilconv: %s: %s\n", kernel.name, describe(problem).c_str());
+  if (options().verbose)
+    std::fprintf(stderr, "dilconv: %s: %s\n", kernel.name, describe(problem).c_str());
 }
 
 int active_instruction_set() { return options().isa_index; }

@@ -12,9 +12,10 @@ bool register_device(Device device);
 
 const Device* find_device(const char* name);
 
-// The kernel that runs the problem: the named one, else the one forced by the option "kernel", else the first
-// that accepts. Null if it refuses or is unknown; then `reason` says why.
-const Kernel* select(const Device& device, const char* name, const ConvProblem& problem, std::string& reason);
+// The kernel that runs the problem: the named one, else the one forced by the option "kernel", else
+// the first that accepts. Null if it refuses or is unknown; then `reason` says why.
+const Kernel* select(const Device& device, const char* name, const ConvProblem& problem,
+                     std::string& reason);
 
 // Writes the choice to stderr when the option "verbose" is set.
 void log_choice(const Kernel& kernel, const ConvProblem& problem);

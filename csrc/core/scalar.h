@@ -1,7 +1,7 @@
 // The 16-bit floating types and their conversions.
 //
-// Everything here has internal linkage: files compiled for a newer instruction set include it too, and the
-// linker must never hand their code to a machine without it.
+// Everything here has internal linkage: files compiled for a newer instruction set include it too,
+// and the linker must never hand their code to a machine without it.
 #pragma once
 
 #include <stdint.h>
@@ -56,7 +56,8 @@ static inline void narrow(float value, Half& result) {
   const uint32_t bits = float_bits(value);
   const uint32_t sign = (bits >> 16) & 0x8000;
   const uint32_t magnitude = bits & 0x7fffffff;
-  // Below 2^-14 the result is subnormal: adding 0.5 leaves its bits, rounded, at the bottom of the sum.
+  // Below 2^-14 the result is subnormal: adding 0.5 leaves its bits, rounded, at the bottom of the
+  // sum.
   const uint32_t subnormal = float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000;
   const uint32_t normal = (magnitude + 0xc8000fff + ((magnitude >> 13) & 1)) >> 13;
   const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;

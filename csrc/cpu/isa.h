@@ -1,4 +1,5 @@
-// The x86-64 or Arm instruction sets that the kernels are compiled for, and those this machine runs.
+// The x86-64 or Arm instruction sets that the kernels are compiled for, and those this machine
+// runs.
 #pragma once
 
 #include <vector>

@@ -5,6 +5,7 @@
 
 namespace dilconv {
 
+extern const Kernel kDepthwise;
 extern const Kernel kDirect;
 
 }  // namespace dilconv

@@ -1,5 +1,6 @@
-// dilconv_ext._C: build information, the kernel table, plans and options, for Python. It knows neither torch nor
-// the kernels: it asks the loaded ops library through the C interface, and so imports next to any torch.
+// dilconv_ext._C: build information, the kernel table, plans and options, for Python. It knows
+// neither torch nor the kernels: it asks the loaded ops library through the C interface, and so
+// imports next to any torch.
 #include <dlfcn.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -58,14 +59,15 @@ using Verdict = std::tuple<std::string, std::optional<std::string>, size_t>;
 // Each kernel's name, why it refuses (None if it does not), and its workspace in bytes.
 std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads) {
   dilconv_problem problem;
-  if (fields.size() * sizeof(int64_t) != sizeof problem) throw py::value_error("wrong number of problem fields");
+  if (fields.size() * sizeof(int64_t) != sizeof problem)
+    throw py::value_error("wrong number of problem fields");
   std::memcpy(&problem, fields.data(), sizeof problem);
   std::vector<Verdict> verdicts;
   for (const std::string& name : kernels()) {
     Message message = {};
     size_t bytes = 0;
-    const dilconv_status status = DILCONV_CALL(dilconv_workspace)(kDevice, name.c_str(), &problem, threads, &bytes,
-                                                                  message.data(), message.size());
+    const dilconv_status status = DILCONV_CALL(dilconv_workspace)(
+        kDevice, name.c_str(), &problem, threads, &bytes, message.data(), message.size());
     if (status == DILCONV_REFUSED) {
       verdicts.emplace_back(name, std::string(message.data()), 0);
     } else {
@@ -84,7 +86,9 @@ std::string get_option(const std::string& name) {
 
 void set_option(const std::string& name, const std::string& value) {
   Message message = {};
-  check(DILCONV_CALL(dilconv_set_option)(name.c_str(), value.c_str(), message.data(), message.size()), message);
+  check(
+      DILCONV_CALL(dilconv_set_option)(name.c_str(), value.c_str(), message.data(), message.size()),
+      message);
 }
 
 std::map<std::string, std::string> build_info() {

@@ -15,35 +15,40 @@ using OptionalTensor = std::optional<Tensor>;
 template <c10::DeviceType device>
 class Autocast {
   static Tensor cast(const Tensor& tensor) {
-    return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device), tensor, device);
+    return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device),
+                                     tensor, device);
   }
   static OptionalTensor cast(const OptionalTensor& tensor) {
     return tensor.has_value() && tensor->defined() ? OptionalTensor(cast(*tensor)) : tensor;
   }
   struct Guard {
-    c10::impl::ExcludeDispatchKeyGuard exclude{at::autocast::get_autocast_dispatch_key_from_device_type(device)};
+    c10::impl::ExcludeDispatchKeyGuard exclude{
+        at::autocast::get_autocast_dispatch_key_from_device_type(device)};
   };
 
  public:
   static Tensor forward(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
-                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                        SymInt groups) {
     const Guard guard;
     return conv2d(cast(input), cast(weight), cast(bias), {stride, padding, dilation, groups});
   }
 
-  static Tensor grad_input(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
-                           const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
-                           SymIntArrayRef dilation, SymInt groups) {
+  static Tensor grad_input(const Tensor& grad_output, const Tensor& weight,
+                           SymIntArrayRef input_size, const OptionalTensor& bias,
+                           SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                           SymInt groups) {
     const Guard guard;
     return conv2d_grad_input(cast(grad_output), cast(weight), input_size, cast(bias),
                              {stride, padding, dilation, groups});
   }
 
-  static Tensor grad_weight(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
-                            SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                            SymInt groups) {
+  static Tensor grad_weight(const Tensor& grad_output, const Tensor& input,
+                            SymIntArrayRef kernel_size, SymIntArrayRef stride,
+                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
     const Guard guard;
-    return conv2d_grad_weight(cast(grad_output), cast(input), kernel_size, {stride, padding, dilation, groups});
+    return conv2d_grad_weight(cast(grad_output), cast(input), kernel_size,
+                              {stride, padding, dilation, groups});
   }
 
   static void implement(torch::Library& m) {

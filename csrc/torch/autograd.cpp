@@ -1,11 +1,13 @@
-// Derivatives of the three ops. Each is bilinear, and its derivatives are the other two (conjugated where complex):
+// Derivatives of the three ops. Each is bilinear, and its derivatives are the other two (conjugated
+// where complex):
 //
 //   y  = conv2d(x, w)          dx = grad_input(dy, w)     dw = grad_weight(dy, x)
 //   x  = grad_input(y, w)      dy = conv2d(dx, w)         dw = grad_weight(y, dx)
 //   w  = grad_weight(y, x)     dy = conv2d(x, dw)         dx = grad_input(y, dw)
 //
-// so any order of backward and forward differentiation stays within them. The nodes are written as torch's own
-// generated ones are, because torch::autograd::Function has no forward AD and refuses torch.func.
+// so any order of backward and forward differentiation stays within them. The nodes are written as
+// torch's own generated ones are, because torch::autograd::Function has no forward AD and refuses
+// torch.func.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/view_as_complex.h>
 #include <ATen/ops/view_as_real.h>
@@ -39,15 +41,21 @@ auto make_node() {
 
 Tensor conjugate(const Tensor& tensor) { return tensor.is_complex() ? tensor.conj() : tensor; }
 
-Tensor tangent(const Tensor& tensor) { return tensor.defined() ? tensor._fw_grad(/*level=*/0) : Tensor(); }
-Tensor tangent(const OptionalTensor& tensor) { return tensor.has_value() ? tangent(*tensor) : Tensor(); }
+Tensor tangent(const Tensor& tensor) {
+  return tensor.defined() ? tensor._fw_grad(/*level=*/0) : Tensor();
+}
+Tensor tangent(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tangent(*tensor) : Tensor();
+}
 Tensor primal(const Tensor& tensor) { return tensor._fw_primal(/*level=*/0); }
 
 OptionalTensor optional(const Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : OptionalTensor();
 }
 
-Tensor sum_of(const Tensor& a, const Tensor& b) { return !a.defined() ? b : !b.defined() ? a : a.add(b); }
+Tensor sum_of(const Tensor& a, const Tensor& b) {
+  return !a.defined() ? b : !b.defined() ? a : a.add(b);
+}
 
 // The gradient of a bias is the sum over everything but the channels of the op's result.
 Tensor bias_gradient(const Tensor& grad, int64_t spatial) {
@@ -56,7 +64,8 @@ Tensor bias_gradient(const Tensor& grad, int64_t spatial) {
   for (int64_t dim = 0; dim < grad.dim(); ++dim)
     if (dim != channel) dims.push_back(dim);
   // torch has no sum for complex32.
-  if (grad.scalar_type() == at::kComplexHalf) return at::view_as_complex(at::view_as_real(grad).sum(dims));
+  if (grad.scalar_type() == at::kComplexHalf)
+    return at::view_as_complex(at::view_as_real(grad).sum(dims));
   return grad.sum(dims);
 }
 
@@ -86,7 +95,8 @@ struct BilinearNode : Node {
     saved.save(args);
   }
 
-  // Whether the running backward pass wants this input's gradient: it may want fewer than there are.
+  // Whether the running backward pass wants this input's gradient: it may want fewer than there
+  // are.
   bool task_needs(size_t input) const { return task_should_compute_output(input); }
 
   void release_variables() override {
@@ -162,21 +172,25 @@ std::vector<SymInt> last_sizes(const Tensor& tensor, int64_t count) {
   return sizes.slice(sizes.size() - count).vec();
 }
 
-// Runs forward() below autograd (it checks the arguments), records the node that make() returns if a gradient is
-// wanted, and sets the tangent that jvp() returns if an argument has one.
+// Runs forward() below autograd (it checks the arguments), records the node that make() returns if
+// a gradient is wanted, and sets the tangent that jvp() returns if an argument has one.
 template <class MakeNode, class Forward, class Jvp, class... Arguments>
-Tensor differentiate(const MakeNode& make, const Forward& forward, const Jvp& jvp, const Arguments&... arguments) {
+Tensor differentiate(const MakeNode& make, const Forward& forward, const Jvp& jvp,
+                     const Arguments&... arguments) {
   Tensor result = [&] {
     at::AutoDispatchBelowADInplaceOrView guard;
     return forward();
   }();
-  if (torch::autograd::compute_requires_grad(arguments...)) torch::autograd::set_history(result, make());
-  if ((tangent(arguments).defined() || ...)) result._set_fw_grad(jvp(), /*level=*/0, /*is_inplace_op=*/false);
+  if (torch::autograd::compute_requires_grad(arguments...))
+    torch::autograd::set_history(result, make());
+  if ((tangent(arguments).defined() || ...))
+    result._set_fw_grad(jvp(), /*level=*/0, /*is_inplace_op=*/false);
   return result;
 }
 
 Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
-                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   const auto make = [&] {
     auto node = make_node<DilatedConv2dBackward>();
@@ -197,12 +211,14 @@ Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const Optional
     if (!result.defined()) result = conv2d(at::zeros_like(primal(input)), primal(weight), db, args);
     return result;
   };
-  return differentiate(make, [&] { return conv2d(input, weight, bias, args); }, jvp, input, weight, bias);
+  return differentiate(
+      make, [&] { return conv2d(input, weight, bias, args); }, jvp, input, weight, bias);
 }
 
-Tensor grad_input_autograd(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
-                           const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
-                           SymIntArrayRef dilation, SymInt groups) {
+Tensor grad_input_autograd(const Tensor& grad_output, const Tensor& weight,
+                           SymIntArrayRef input_size, const OptionalTensor& bias,
+                           SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                           SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   const auto make = [&] {
     auto node = make_node<GradInputBackward>();
@@ -214,23 +230,25 @@ Tensor grad_input_autograd(const Tensor& grad_output, const Tensor& weight, SymI
   const auto jvp = [&] {
     const Tensor dy = tangent(grad_output), dw = tangent(weight), db = tangent(bias);
     Tensor result;
-    if (dy.defined()) result = conv2d_grad_input(dy, primal(weight), input_size, optional(db), args);
+    if (dy.defined())
+      result = conv2d_grad_input(dy, primal(weight), input_size, optional(db), args);
     if (dw.defined()) {
       const OptionalTensor once = dy.defined() ? OptionalTensor() : optional(db);
       result = sum_of(result, conv2d_grad_input(primal(grad_output), dw, input_size, once, args));
     }
     if (!result.defined())
-      result = conv2d_grad_input(at::zeros_like(primal(grad_output)), primal(weight), input_size, db, args);
+      result = conv2d_grad_input(at::zeros_like(primal(grad_output)), primal(weight), input_size,
+                                 db, args);
     return result;
   };
   return differentiate(
-      make, [&] { return conv2d_grad_input(grad_output, weight, input_size, bias, args); }, jvp, grad_output,
-      weight, bias);
+      make, [&] { return conv2d_grad_input(grad_output, weight, input_size, bias, args); }, jvp,
+      grad_output, weight, bias);
 }
 
-Tensor grad_weight_autograd(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
-                            SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                            SymInt groups) {
+Tensor grad_weight_autograd(const Tensor& grad_output, const Tensor& input,
+                            SymIntArrayRef kernel_size, SymIntArrayRef stride,
+                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   const auto make = [&] {
     auto node = make_node<GradWeightBackward>();
@@ -243,11 +261,13 @@ Tensor grad_weight_autograd(const Tensor& grad_output, const Tensor& input, SymI
     const Tensor dy = tangent(grad_output), dx = tangent(input);
     Tensor result;
     if (dy.defined()) result = conv2d_grad_weight(dy, primal(input), kernel_size, args);
-    if (dx.defined()) result = sum_of(result, conv2d_grad_weight(primal(grad_output), dx, kernel_size, args));
+    if (dx.defined())
+      result = sum_of(result, conv2d_grad_weight(primal(grad_output), dx, kernel_size, args));
     return result;
   };
   return differentiate(
-      make, [&] { return conv2d_grad_weight(grad_output, input, kernel_size, args); }, jvp, grad_output, input);
+      make, [&] { return conv2d_grad_weight(grad_output, input, kernel_size, args); }, jvp,
+      grad_output, input);
 }
 
 }  // namespace

@@ -40,18 +40,21 @@ Tensor complex_conv2d(const Tensor& input, const Tensor& weight, const OptionalT
   });
 }
 
-Tensor complex_grad_input(const Tensor& grad_output, const Tensor& weight, c10::SymIntArrayRef input_size,
-                          const OptionalTensor& bias, const ConvArgs& args) {
-  return gauss(grad_output, weight, bias, [&](const Tensor& y, const Tensor& w, const OptionalTensor& b) {
-    return conv2d_grad_input(y, w, input_size, b, args);
-  });
+Tensor complex_grad_input(const Tensor& grad_output, const Tensor& weight,
+                          c10::SymIntArrayRef input_size, const OptionalTensor& bias,
+                          const ConvArgs& args) {
+  return gauss(grad_output, weight, bias,
+               [&](const Tensor& y, const Tensor& w, const OptionalTensor& b) {
+                 return conv2d_grad_input(y, w, input_size, b, args);
+               });
 }
 
-Tensor complex_grad_weight(const Tensor& grad_output, const Tensor& input, c10::SymIntArrayRef kernel_size,
-                           const ConvArgs& args) {
-  return gauss(grad_output, input, {}, [&](const Tensor& y, const Tensor& x, const OptionalTensor&) {
-    return conv2d_grad_weight(y, x, kernel_size, args);
-  });
+Tensor complex_grad_weight(const Tensor& grad_output, const Tensor& input,
+                           c10::SymIntArrayRef kernel_size, const ConvArgs& args) {
+  return gauss(grad_output, input, {},
+               [&](const Tensor& y, const Tensor& x, const OptionalTensor&) {
+                 return conv2d_grad_weight(y, x, kernel_size, args);
+               });
 }
 
 }  // namespace dilconv

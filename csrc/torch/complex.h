@@ -1,5 +1,5 @@
-// Complex convolutions, composed of three real ones (Gauss): with P = op(ar, br), Q = op(ai, bi) and
-// R = op(ar + ai, br + bi), the result is (P - Q) + i (R - P - Q). The same for every device.
+// Complex convolutions, composed of three real ones (Gauss): with P = op(ar, br), Q = op(ai, bi)
+// and R = op(ar + ai, br + bi), the result is (P - Q) + i (R - P - Q). The same for every device.
 #pragma once
 
 #include "ops.h"

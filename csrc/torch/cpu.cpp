@@ -1,4 +1,5 @@
-// The ops on CPU tensors: the ConvProblem of a call, threads and workspace for the kernel that runs it.
+// The ops on CPU tensors: the ConvProblem of a call, threads and workspace for the kernel that runs
+// it.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -20,16 +21,27 @@ constexpr int64_t kFields = sizeof(ConvProblem) / sizeof(int64_t);
 
 int64_t dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kDouble: return DILCONV_FLOAT64;
-    case at::kFloat: return DILCONV_FLOAT32;
-    case at::kHalf: return DILCONV_FLOAT16;
-    case at::kBFloat16: return DILCONV_BFLOAT16;
-    case at::kChar: return DILCONV_INT8;
-    case at::kByte: return DILCONV_UINT8;
-    case at::kShort: return DILCONV_INT16;
-    case at::kInt: return DILCONV_INT32;
-    case at::kLong: return DILCONV_INT64;
-    default: TORCH_CHECK_NOT_IMPLEMENTED(false, "dilconv has no CPU kernel for dtype ", tensor.scalar_type());
+    case at::kDouble:
+      return DILCONV_FLOAT64;
+    case at::kFloat:
+      return DILCONV_FLOAT32;
+    case at::kHalf:
+      return DILCONV_FLOAT16;
+    case at::kBFloat16:
+      return DILCONV_BFLOAT16;
+    case at::kChar:
+      return DILCONV_INT8;
+    case at::kByte:
+      return DILCONV_UINT8;
+    case at::kShort:
+      return DILCONV_INT16;
+    case at::kInt:
+      return DILCONV_INT32;
+    case at::kLong:
+      return DILCONV_INT64;
+    default:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, "dilconv has no CPU kernel for dtype ",
+                                  tensor.scalar_type());
   }
 }
 
@@ -38,8 +50,8 @@ void copy_strides(const Tensor& tensor, bool batched, const Shape& shape, int64_
   for (int i = 0; i < 4; ++i) target[i] = strides[i].expect_int();
 }
 
-ConvProblem make_problem(dilconv_op op, const Shape& shape, const ConvArgs& args, bool has_bias, const Tensor& x,
-                         const Tensor& w, const Tensor& y) {
+ConvProblem make_problem(dilconv_op op, const Shape& shape, const ConvArgs& args, bool has_bias,
+                         const Tensor& x, const Tensor& w, const Tensor& y) {
   ConvProblem p;
   p.op = op;
   p.dtype = dtype_of(x);
@@ -94,14 +106,15 @@ void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Ten
 
 bool has_bias(const OptionalTensor& bias) { return bias.has_value() && bias->defined(); }
 
-Tensor conv2d_cpu(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                  SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv2d_cpu(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                  SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                  SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   Shape shape;
   Tensor output = prepare_conv2d(input, weight, bias, args, shape);
   if (output.is_complex()) return complex_conv2d(input, weight, bias, args);
-  run(make_problem(DILCONV_CONV2D, shape, args, has_bias(bias), input, weight, output), input, weight, output,
-      bias);
+  run(make_problem(DILCONV_CONV2D, shape, args, has_bias(bias), input, weight, output), input,
+      weight, output, bias);
   return output;
 }
 
@@ -112,19 +125,20 @@ Tensor grad_input_cpu(const Tensor& grad_output, const Tensor& weight, SymIntArr
   Shape shape;
   Tensor input = prepare_grad_input(grad_output, weight, input_size, bias, args, shape);
   if (input.is_complex()) return complex_grad_input(grad_output, weight, input_size, bias, args);
-  run(make_problem(DILCONV_GRAD_INPUT, shape, args, has_bias(bias), input, weight, grad_output), input, weight,
-      grad_output, bias);
+  run(make_problem(DILCONV_GRAD_INPUT, shape, args, has_bias(bias), input, weight, grad_output),
+      input, weight, grad_output, bias);
   return input;
 }
 
 Tensor grad_weight_cpu(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
-                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   Shape shape;
   Tensor weight = prepare_grad_weight(grad_output, input, kernel_size, args, shape);
   if (weight.is_complex()) return complex_grad_weight(grad_output, input, kernel_size, args);
-  run(make_problem(DILCONV_GRAD_WEIGHT, shape, args, false, input, weight, grad_output), input, weight,
-      grad_output, std::nullopt);
+  run(make_problem(DILCONV_GRAD_WEIGHT, shape, args, false, input, weight, grad_output), input,
+      weight, grad_output, std::nullopt);
   return weight;
 }
 
@@ -134,9 +148,9 @@ Tensor real_like(const Tensor& tensor) {
   return at::empty_like(tensor, tensor.options().dtype(c10::toRealValueType(tensor.scalar_type())));
 }
 
-std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& first, const Tensor& second, bool bias,
-                                 SymIntArrayRef size, SymIntArrayRef stride, SymIntArrayRef padding,
-                                 SymIntArrayRef dilation, SymInt groups) {
+std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& first, const Tensor& second,
+                                 bool bias, SymIntArrayRef size, SymIntArrayRef stride,
+                                 SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
   const ConvArgs args = {stride, padding, dilation, groups};
   const Tensor a = real_like(first), b = real_like(second);
   Shape shape;
@@ -148,7 +162,8 @@ std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& first, const
     const Tensor input = prepare_grad_input(a, b, size, std::nullopt, args, shape);
     problem = make_problem(DILCONV_GRAD_INPUT, shape, args, bias, input, b, a);
   } else {
-    TORCH_CHECK(op == "conv2d_grad_weight", "op must be one of the three ops' names, but got '", op, "'");
+    TORCH_CHECK(op == "conv2d_grad_weight", "op must be one of the three ops' names, but got '", op,
+                "'");
     const Tensor weight = prepare_grad_weight(a, b, size, args, shape);
     problem = make_problem(DILCONV_GRAD_WEIGHT, shape, args, false, b, weight, a);
   }

@@ -8,7 +8,8 @@
 
 namespace dilconv {
 
-// The arguments that the three ops share: stride and dilation (height, width), padding (top, bottom, left, right).
+// The arguments that the three ops share: stride and dilation (height, width), padding (top,
+// bottom, left, right).
 struct ConvArgs {
   c10::SymIntArrayRef stride;
   c10::SymIntArrayRef padding;
@@ -16,8 +17,8 @@ struct ConvArgs {
   c10::SymInt groups;
 };
 
-at::Tensor conv2d(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                  const ConvArgs& args);
+at::Tensor conv2d(const at::Tensor& input, const at::Tensor& weight,
+                  const std::optional<at::Tensor>& bias, const ConvArgs& args);
 
 at::Tensor conv2d_grad_input(const at::Tensor& grad_output, const at::Tensor& weight,
                              c10::SymIntArrayRef input_size, const std::optional<at::Tensor>& bias,

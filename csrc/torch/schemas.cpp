@@ -12,8 +12,9 @@ using OptionalTensor = std::optional<Tensor>;
 
 namespace {
 
-Tensor conv2d_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                   SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv2d_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                   SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                   SymInt groups) {
   Shape shape;
   return prepare_conv2d(input, weight, bias, {stride, padding, dilation, groups}, shape);
 }
@@ -22,13 +23,16 @@ Tensor grad_input_meta(const Tensor& grad_output, const Tensor& weight, SymIntAr
                        const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
                        SymIntArrayRef dilation, SymInt groups) {
   Shape shape;
-  return prepare_grad_input(grad_output, weight, input_size, bias, {stride, padding, dilation, groups}, shape);
+  return prepare_grad_input(grad_output, weight, input_size, bias,
+                            {stride, padding, dilation, groups}, shape);
 }
 
 Tensor grad_weight_meta(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
-                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                        SymInt groups) {
   Shape shape;
-  return prepare_grad_weight(grad_output, input, kernel_size, {stride, padding, dilation, groups}, shape);
+  return prepare_grad_weight(grad_output, input, kernel_size, {stride, padding, dilation, groups},
+                             shape);
 }
 
 }  // namespace
@@ -36,20 +40,24 @@ Tensor grad_weight_meta(const Tensor& grad_output, const Tensor& input, SymIntAr
 TORCH_LIBRARY(dilconv, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[4] padding=0, "
+      "conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[4] "
+      "padding=0, "
       "SymInt[2] dilation=1, SymInt groups=1) -> Tensor",
       tags);
   m.def(
-      "conv2d_grad_input(Tensor grad_output, Tensor weight, SymInt[] input_size, Tensor? bias=None, "
+      "conv2d_grad_input(Tensor grad_output, Tensor weight, SymInt[] input_size, Tensor? "
+      "bias=None, "
       "SymInt[2] stride=1, SymInt[4] padding=0, SymInt[2] dilation=1, SymInt groups=1) -> Tensor",
       tags);
   m.def(
-      "conv2d_grad_weight(Tensor grad_output, Tensor input, SymInt[] kernel_size, SymInt[2] stride=1, "
+      "conv2d_grad_weight(Tensor grad_output, Tensor input, SymInt[] kernel_size, SymInt[2] "
+      "stride=1, "
       "SymInt[4] padding=0, SymInt[2] dilation=1, SymInt groups=1) -> Tensor",
       tags);
   // The dilconv_problem of a call, field by field: what explain() asks the kernels about.
   m.def(
-      "_problem(str op, Tensor a, Tensor b, bool bias, SymInt[] size, SymInt[2] stride, SymInt[4] padding, "
+      "_problem(str op, Tensor a, Tensor b, bool bias, SymInt[] size, SymInt[2] stride, SymInt[4] "
+      "padding, "
       "SymInt[2] dilation, SymInt groups) -> int[]",
       tags);
 }

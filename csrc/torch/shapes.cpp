@@ -13,12 +13,15 @@ constexpr const char* kAxisNames[2] = {"height", "width"};
 // Larger values cannot mean anything, and products of two of them still fit 64 bits.
 constexpr int64_t kLargest = 2147483647;
 
-void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest, const char* hint) {
-  TORCH_CHECK(values.size() == length, name, " must have ", length, " values, but got ", name, "=", values);
+void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest,
+                  const char* hint) {
+  TORCH_CHECK(values.size() == length, name, " must have ", length, " values, but got ", name, "=",
+              values);
   for (const SymInt& value : values) {
-    TORCH_CHECK(value >= smallest, hint, ": expected ", name, " to be at least ", smallest, ", but got ", name, "=",
-                values);
-    TORCH_CHECK(value <= kLargest, "expected ", name, " to be at most ", kLargest, ", but got ", name, "=", values);
+    TORCH_CHECK(value >= smallest, hint, ": expected ", name, " to be at least ", smallest,
+                ", but got ", name, "=", values);
+    TORCH_CHECK(value <= kLargest, "expected ", name, " to be at most ", kLargest, ", but got ",
+                name, "=", values);
   }
 }
 
@@ -35,11 +38,13 @@ void check_defined(const char* name, const Tensor& tensor) {
 }
 
 // `first` is the argument whose dtype and device the other one must share.
-void check_same_kind(const char* first_name, const Tensor& first, const char* name, const Tensor& other) {
-  TORCH_CHECK(other.scalar_type() == first.scalar_type(), first_name, " type (", first.scalar_type(), ") and ",
-              name, " type (", other.scalar_type(), ") should be the same");
-  TORCH_CHECK(other.device() == first.device(), first_name, " is on ", first.device(), " but ", name, " is on ",
-              other.device(), ": they must be on the same device");
+void check_same_kind(const char* first_name, const Tensor& first, const char* name,
+                     const Tensor& other) {
+  TORCH_CHECK(other.scalar_type() == first.scalar_type(), first_name, " type (",
+              first.scalar_type(), ") and ", name, " type (", other.scalar_type(),
+              ") should be the same");
+  TORCH_CHECK(other.device() == first.device(), first_name, " is on ", first.device(), " but ",
+              name, " is on ", other.device(), ": they must be on the same device");
 }
 
 void check_batched(const char* name, const Tensor& tensor, Shape& shape) {
@@ -52,23 +57,25 @@ void check_batched(const char* name, const Tensor& tensor, Shape& shape) {
 }
 
 void read_weight(const Tensor& weight, const ConvArgs& args, Shape& shape) {
-  TORCH_CHECK(weight.dim() == 3 || weight.dim() == 4, "weight should have at least three dimensions: 3 (conv1d) or ",
+  TORCH_CHECK(weight.dim() == 3 || weight.dim() == 4,
+              "weight should have at least three dimensions: 3 (conv1d) or ",
               "4 (conv2d), but got weight of size: ", weight.sym_sizes());
   shape.spatial = int(weight.dim()) - 2;
   shape.groups = args.groups;
   shape.out_channels = weight.sym_size(0);
   shape.in_channels = weight.sym_size(1) * args.groups;
   shape.kernel = {shape.spatial == 2 ? weight.sym_size(2) : SymInt(1), weight.sym_size(-1)};
-  TORCH_CHECK(shape.out_channels >= args.groups && shape.out_channels % args.groups == 0, "Given groups=",
-              args.groups, ", expected weight to be at least ", args.groups,
+  TORCH_CHECK(shape.out_channels >= args.groups && shape.out_channels % args.groups == 0,
+              "Given groups=", args.groups, ", expected weight to be at least ", args.groups,
               " at dimension 0 and divisible by it, but got weight of size ", weight.sym_sizes());
 }
 
-void check_channels(const char* name, const Tensor& tensor, const char* weight_name, const SymInt& expected,
-                    const Shape& shape) {
+void check_channels(const char* name, const Tensor& tensor, const char* weight_name,
+                    const SymInt& expected, const Shape& shape) {
   const SymInt channels = tensor.sym_size(-shape.spatial - 1);
-  TORCH_CHECK(channels == expected, "Given groups=", shape.groups, " and ", weight_name, ", expected ", name,
-              tensor.sym_sizes(), " to have ", expected, " channels, but got ", channels, " channels instead");
+  TORCH_CHECK(channels == expected, "Given groups=", shape.groups, " and ", weight_name,
+              ", expected ", name, tensor.sym_sizes(), " to have ", expected, " channels, but got ",
+              channels, " channels instead");
 }
 
 std::array<SymInt, 2> spatial_sizes(const Tensor& tensor, const Shape& shape) {
@@ -76,7 +83,8 @@ std::array<SymInt, 2> spatial_sizes(const Tensor& tensor, const Shape& shape) {
 }
 
 std::array<SymInt, 2> two_sizes(const char* name, SymIntArrayRef sizes, const Shape& shape) {
-  TORCH_CHECK(int(sizes.size()) == shape.spatial, name, " must have ", shape.spatial, " values, but got ", sizes);
+  TORCH_CHECK(int(sizes.size()) == shape.spatial, name, " must have ", shape.spatial,
+              " values, but got ", sizes);
   for (const SymInt& size : sizes)
     TORCH_CHECK(size >= 1, name, " must be positive, but got ", sizes);
   return {shape.spatial == 2 ? sizes[0] : SymInt(1), sizes[shape.spatial - 1]};
@@ -88,13 +96,14 @@ std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
   for (int axis = 0; axis < 2; ++axis) {
     TORCH_CHECK(shape.kernel[axis] >= 1, "kernel ", kAxisNames[axis], " must be positive, but got ",
                 shape.kernel[axis]);
-    TORCH_CHECK(shape.in_size[axis] >= 1, "Only zero batch or zero channel inputs are supported, but got input ",
+    TORCH_CHECK(shape.in_size[axis] >= 1,
+                "Only zero batch or zero channel inputs are supported, but got input ",
                 kAxisNames[axis], " ", shape.in_size[axis]);
     const SymInt padded = shape.in_size[axis] + args.padding[2 * axis] + args.padding[2 * axis + 1];
     const SymInt reach = args.dilation[axis] * (shape.kernel[axis] - 1) + 1;
-    TORCH_CHECK(padded >= reach, "Calculated padded input size per channel along the ", kAxisNames[axis], ": ",
-                padded, ". Kernel size: ", reach, " (with dilation ", args.dilation[axis],
-                "). Kernel size can't be greater than actual input size");
+    TORCH_CHECK(padded >= reach, "Calculated padded input size per channel along the ",
+                kAxisNames[axis], ": ", padded, ". Kernel size: ", reach, " (with dilation ",
+                args.dilation[axis], "). Kernel size can't be greater than actual input size");
     result[axis] = (padded - reach) / args.stride[axis] + 1;
   }
   return result;
@@ -103,30 +112,33 @@ std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
 void check_bias(const std::optional<Tensor>& bias, const SymInt& channels, const char* first_name,
                 const Tensor& first) {
   if (!bias.has_value() || !bias->defined()) return;
-  TORCH_CHECK(bias->dim() == 1 && bias->sym_size(0) == channels, "expected bias to be 1-dimensional with ",
-              channels, " elements, but got bias of size ", bias->sym_sizes(), " instead");
+  TORCH_CHECK(bias->dim() == 1 && bias->sym_size(0) == channels,
+              "expected bias to be 1-dimensional with ", channels,
+              " elements, but got bias of size ", bias->sym_sizes(), " instead");
   check_same_kind(first_name, first, "bias", *bias);
 }
 
-// Whether the weight asks for channels_last: its channels are innermost, and it could be told from a contiguous one.
+// Whether the weight asks for channels_last: its channels are innermost, and it could be told from
+// a contiguous one.
 bool weight_is_channels_last(const Tensor& weight) {
   if (weight.is_contiguous()) return false;
   const Tensor planes = weight.dim() == 3 ? weight.unsqueeze(2) : weight;
   return planes.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
 }
 
-// F.conv2d's rule: channels_last if the input is (batched, two-dimensional) or the weight is; but what has no elements
-// is contiguous.
+// F.conv2d's rule: channels_last if the input is (batched, two-dimensional) or the weight is; but
+// what has no elements is contiguous.
 at::MemoryFormat activation_format(const Tensor& input, const Tensor& weight) {
-  const bool last = input.sym_numel() != 0 &&
-                    ((input.dim() == 4 && input.suggest_memory_format() == at::MemoryFormat::ChannelsLast) ||
-                     weight_is_channels_last(weight));
+  const bool last =
+      input.sym_numel() != 0 &&
+      ((input.dim() == 4 && input.suggest_memory_format() == at::MemoryFormat::ChannelsLast) ||
+       weight_is_channels_last(weight));
   return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
 // The tensor (batch, channels, height, width), less the dimensions that the call does not have.
-Tensor allocate_activation(const Tensor& input, const Tensor& weight, const Shape& shape, const SymInt& channels,
-                           const std::array<SymInt, 2>& size) {
+Tensor allocate_activation(const Tensor& input, const Tensor& weight, const Shape& shape,
+                           const SymInt& channels, const std::array<SymInt, 2>& size) {
   const at::MemoryFormat format = activation_format(input, weight);
   const at::TensorOptions options = input.options().memory_format(format);
   if (shape.batched && shape.spatial == 2)
@@ -149,8 +161,8 @@ Tensor allocate_activation(const Tensor& input, const Tensor& weight, const Shap
 Strides strides_4d(const Tensor& tensor, int spatial, bool batched) {
   const auto strides = tensor.sym_strides();
   const int channel = batched ? 1 : 0;
-  return {batched ? strides[0] : SymInt(0), strides[channel], spatial == 2 ? strides[channel + 1] : SymInt(0),
-          strides.back()};
+  return {batched ? strides[0] : SymInt(0), strides[channel],
+          spatial == 2 ? strides[channel + 1] : SymInt(0), strides.back()};
 }
 
 Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -170,8 +182,9 @@ Tensor prepare_conv2d(const Tensor& input, const Tensor& weight, const std::opti
   return allocate_activation(input, weight, shape, shape.out_channels, shape.out_size);
 }
 
-Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
-                          const std::optional<Tensor>& bias, const ConvArgs& args, Shape& shape) {
+Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight,
+                          SymIntArrayRef input_size, const std::optional<Tensor>& bias,
+                          const ConvArgs& args, Shape& shape) {
   check_defined("grad_output", grad_output);
   check_defined("weight", weight);
   check_args(args);
@@ -184,47 +197,49 @@ Tensor prepare_grad_input(const Tensor& grad_output, const Tensor& weight, SymIn
   shape.in_size = two_sizes("input_size", input_size, shape);
   shape.out_size = output_size(shape, args);
   const std::array<SymInt, 2> actual = spatial_sizes(grad_output, shape);
-  TORCH_CHECK(actual == shape.out_size, "input_size=", input_size, " expects grad_output with height ",
-              shape.out_size[0], " and width ", shape.out_size[1], ", but got grad_output of size: ",
-              grad_output.sym_sizes());
+  TORCH_CHECK(actual == shape.out_size, "input_size=", input_size,
+              " expects grad_output with height ", shape.out_size[0], " and width ",
+              shape.out_size[1], ", but got grad_output of size: ", grad_output.sym_sizes());
   return allocate_activation(grad_output, weight, shape, shape.in_channels, shape.in_size);
 }
 
-Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input, SymIntArrayRef kernel_size,
-                           const ConvArgs& args, Shape& shape) {
+Tensor prepare_grad_weight(const Tensor& grad_output, const Tensor& input,
+                           SymIntArrayRef kernel_size, const ConvArgs& args, Shape& shape) {
   check_defined("grad_output", grad_output);
   check_defined("input", input);
   check_args(args);
-  TORCH_CHECK(kernel_size.size() == 1 || kernel_size.size() == 2, "kernel_size must have 1 or 2 values, but got ",
-              kernel_size);
+  TORCH_CHECK(kernel_size.size() == 1 || kernel_size.size() == 2,
+              "kernel_size must have 1 or 2 values, but got ", kernel_size);
   shape.spatial = int(kernel_size.size());
   check_batched("input", input, shape);
-  TORCH_CHECK(grad_output.dim() == input.dim(), "grad_output and input must have the same number of dimensions, ",
-              "but got sizes ", grad_output.sym_sizes(), " and ", input.sym_sizes());
+  TORCH_CHECK(grad_output.dim() == input.dim(),
+              "grad_output and input must have the same number of dimensions, ", "but got sizes ",
+              grad_output.sym_sizes(), " and ", input.sym_sizes());
   check_same_kind("grad_output", grad_output, "input", input);
   shape.groups = args.groups;
   shape.out_channels = grad_output.sym_size(-shape.spatial - 1);
   shape.in_channels = input.sym_size(-shape.spatial - 1);
-  TORCH_CHECK(shape.out_channels % args.groups == 0 && shape.in_channels % args.groups == 0, "groups=",
-              args.groups, " must divide the channels of grad_output (", shape.out_channels, ") and input (",
-              shape.in_channels, ")");
+  TORCH_CHECK(shape.out_channels % args.groups == 0 && shape.in_channels % args.groups == 0,
+              "groups=", args.groups, " must divide the channels of grad_output (",
+              shape.out_channels, ") and input (", shape.in_channels, ")");
   shape.kernel = two_sizes("kernel_size", kernel_size, shape);
   shape.in_size = spatial_sizes(input, shape);
   shape.out_size = output_size(shape, args);
   const bool sizes_match = spatial_sizes(grad_output, shape) == shape.out_size &&
                            (!shape.batched || grad_output.sym_size(0) == shape.batch);
   TORCH_CHECK(sizes_match, "input of size ", input.sym_sizes(), " and kernel_size=", kernel_size,
-              " expect grad_output with the same batch size, height ", shape.out_size[0], " and width ",
-              shape.out_size[1], ", but got grad_output of size: ", grad_output.sym_sizes());
+              " expect grad_output with the same batch size, height ", shape.out_size[0],
+              " and width ", shape.out_size[1],
+              ", but got grad_output of size: ", grad_output.sym_sizes());
   const SymInt channels = shape.in_channels / args.groups;
   if (shape.spatial == 1)
     return at::empty_symint({shape.out_channels, channels, shape.kernel[1]}, input.options());
   const bool last = input.sym_numel() != 0 && input.dim() == 4 &&
                     (input.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
                      grad_output.suggest_memory_format() == at::MemoryFormat::ChannelsLast);
-  return at::empty_symint(
-      {shape.out_channels, channels, shape.kernel[0], shape.kernel[1]},
-      input.options().memory_format(last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous));
+  return at::empty_symint({shape.out_channels, channels, shape.kernel[0], shape.kernel[1]},
+                          input.options().memory_format(last ? at::MemoryFormat::ChannelsLast
+                                                             : at::MemoryFormat::Contiguous));
 }
 
 }  // namespace dilconv

@@ -1,4 +1,5 @@
-// What the ops accept, and the shape and memory format of what they return; for real and symbolic sizes alike.
+// What the ops accept, and the shape and memory format of what they return; for real and symbolic
+// sizes alike.
 #pragma once
 
 #include <array>
@@ -19,10 +20,11 @@ struct Shape {
 using Strides = std::array<c10::SymInt, 4>;
 Strides strides_4d(const at::Tensor& tensor, int spatial, bool batched);
 
-// Each checks the arguments (RuntimeError, naming the argument, its value and what was expected), fills in the
-// shape, and returns the uninitialised result.
+// Each checks the arguments (RuntimeError, naming the argument, its value and what was expected),
+// fills in the shape, and returns the uninitialised result.
 at::Tensor prepare_conv2d(const at::Tensor& input, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, const ConvArgs& args, Shape& shape);
+                          const std::optional<at::Tensor>& bias, const ConvArgs& args,
+                          Shape& shape);
 at::Tensor prepare_grad_input(const at::Tensor& grad_output, const at::Tensor& weight,
                               c10::SymIntArrayRef input_size, const std::optional<at::Tensor>& bias,
                               const ConvArgs& args, Shape& shape);

@@ -1,8 +1,10 @@
-// Every kernel of the library against its reference kernel, through the C interface alone: no torch, no Python.
+// Every kernel of the library against its reference kernel, through the C interface alone: no
+// torch, no Python.
 //
-// Runs each instruction set that the machine has, on whole problems with every dtype, op and layout; checks that
-// nothing is written outside the output and the workspace, and that the bits do not depend on the threads. This is
-// what is cross-compiled and run under an emulator to test instruction sets that the build machine lacks.
+// Runs each instruction set that the machine has, on whole problems with every dtype, op and
+// layout; checks that nothing is written outside the output and the workspace, and that the bits do
+// not depend on the threads. This is what is cross-compiled and run under an emulator to test
+// instruction sets that the build machine lacks.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -30,7 +32,17 @@ const Sizes kSizes[] = {
     {"dilated, many channels", 2, 1, 37, 70, {13, 17}, {3, 3}, {1, 1}, {3, 2}, {3, 2}, {3, 2}},
     {"deep sum", 1, 1, 150, 9, {6, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
     {"strided", 3, 1, 6, 10, {15, 14}, {3, 5}, {2, 3}, {2, 1}, {2, 2}, {2, 2}},
-    {"stride and dilation share a factor", 2, 1, 4, 8, {16, 19}, {3, 3}, {2, 4}, {4, 2}, {4, 1}, {4, 1}},
+    {"stride and dilation share a factor",
+     2,
+     1,
+     4,
+     8,
+     {16, 19},
+     {3, 3},
+     {2, 4},
+     {4, 2},
+     {4, 1},
+     {4, 1}},
     {"stride beyond the kernel", 2, 1, 3, 4, {17, 13}, {2, 1}, {5, 4}, {1, 1}, {0, 0}, {0, 0}},
     {"uneven pads", 1, 1, 4, 6, {8, 9}, {4, 2}, {1, 2}, {1, 3}, {0, 3}, {5, 1}},
     {"negative pads", 1, 1, 3, 5, {12, 14}, {3, 3}, {1, 1}, {2, 1}, {-1, 2}, {3, -2}},
@@ -50,11 +62,12 @@ struct Dtype {
   double tolerance;  // relative, in the L2 norm
 };
 
-const Dtype kDtypes[] = {{DILCONV_FLOAT64, "float64", 8, 1e-13},  {DILCONV_FLOAT32, "float32", 4, 2e-6},
-                         {DILCONV_FLOAT16, "float16", 2, 1e-3},   {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},
-                         {DILCONV_INT8, "int8", 1, 0},            {DILCONV_UINT8, "uint8", 1, 0},
-                         {DILCONV_INT16, "int16", 2, 0},          {DILCONV_INT32, "int32", 4, 0},
-                         {DILCONV_INT64, "int64", 8, 0}};
+const Dtype kDtypes[] = {
+    {DILCONV_FLOAT64, "float64", 8, 1e-13}, {DILCONV_FLOAT32, "float32", 4, 2e-6},
+    {DILCONV_FLOAT16, "float16", 2, 1e-3},  {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},
+    {DILCONV_INT8, "int8", 1, 0},           {DILCONV_UINT8, "uint8", 1, 0},
+    {DILCONV_INT16, "int16", 2, 0},         {DILCONV_INT32, "int32", 4, 0},
+    {DILCONV_INT64, "int64", 8, 0}};
 const char* const kOps[] = {"conv2d", "grad_input", "grad_weight"};
 constexpr size_t kGuard = 256;
 constexpr unsigned char kCanary = 0xA5;
@@ -83,21 +96,61 @@ class Buffer {
 
 void put(const Dtype& dtype, char* at, double value) {
   switch (dtype.id) {
-    case DILCONV_FLOAT64: std::memcpy(at, &value, 8); return;
-    case DILCONV_FLOAT32: { const float v = float(value); std::memcpy(at, &v, 4); return; }
-    case DILCONV_FLOAT16: { dilconv::Half v; dilconv::narrow(float(value), v); std::memcpy(at, &v, 2); return; }
-    case DILCONV_BFLOAT16: { dilconv::BFloat16 v; dilconv::narrow(float(value), v); std::memcpy(at, &v, 2); return; }
-    default: { const int64_t v = int64_t(value * 9); std::memcpy(at, &v, dtype.bytes); return; }
+    case DILCONV_FLOAT64:
+      std::memcpy(at, &value, 8);
+      return;
+    case DILCONV_FLOAT32: {
+      const float v = float(value);
+      std::memcpy(at, &v, 4);
+      return;
+    }
+    case DILCONV_FLOAT16: {
+      dilconv::Half v;
+      dilconv::narrow(float(value), v);
+      std::memcpy(at, &v, 2);
+      return;
+    }
+    case DILCONV_BFLOAT16: {
+      dilconv::BFloat16 v;
+      dilconv::narrow(float(value), v);
+      std::memcpy(at, &v, 2);
+      return;
+    }
+    default: {
+      const int64_t v = int64_t(value * 9);
+      std::memcpy(at, &v, dtype.bytes);
+      return;
+    }
   }
 }
 
 double get(const Dtype& dtype, const char* at) {
   switch (dtype.id) {
-    case DILCONV_FLOAT64: { double v; std::memcpy(&v, at, 8); return v; }
-    case DILCONV_FLOAT32: { float v; std::memcpy(&v, at, 4); return v; }
-    case DILCONV_FLOAT16: { dilconv::Half v; std::memcpy(&v, at, 2); return dilconv::widen(v); }
-    case DILCONV_BFLOAT16: { dilconv::BFloat16 v; std::memcpy(&v, at, 2); return dilconv::widen(v); }
-    default: { int64_t v = 0; std::memcpy(&v, at, dtype.bytes); return double(v); }
+    case DILCONV_FLOAT64: {
+      double v;
+      std::memcpy(&v, at, 8);
+      return v;
+    }
+    case DILCONV_FLOAT32: {
+      float v;
+      std::memcpy(&v, at, 4);
+      return v;
+    }
+    case DILCONV_FLOAT16: {
+      dilconv::Half v;
+      std::memcpy(&v, at, 2);
+      return dilconv::widen(v);
+    }
+    case DILCONV_BFLOAT16: {
+      dilconv::BFloat16 v;
+      std::memcpy(&v, at, 2);
+      return dilconv::widen(v);
+    }
+    default: {
+      int64_t v = 0;
+      std::memcpy(&v, at, dtype.bytes);
+      return double(v);
+    }
   }
 }
 
@@ -130,7 +183,9 @@ Case make_case(const Sizes& s, int op, const Dtype& dtype, bool channels_last) {
     p.dilation[a] = s.dilation[a];
     p.pad_before[a] = s.before[a];
     p.pad_after[a] = s.after[a];
-    p.out_size[a] = (s.in[a] + s.before[a] + s.after[a] - s.dilation[a] * (s.kernel[a] - 1) - 1) / s.stride[a] + 1;
+    p.out_size[a] =
+        (s.in[a] + s.before[a] + s.after[a] - s.dilation[a] * (s.kernel[a] - 1) - 1) / s.stride[a] +
+        1;
   }
   const int64_t x[4] = {s.batch, s.in_channels, s.in[0], s.in[1]};
   const int64_t w[4] = {s.out_channels, s.in_channels / s.groups, s.kernel[0], s.kernel[1]};
@@ -158,19 +213,23 @@ void expect(bool holds, const std::string& where, const char* what) {
 }
 
 // Runs the named kernel; returns what it wrote.
-Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Buffer>& inputs, Buffer& bias,
-           int threads, const std::string& where) {
-  const int written = c.problem.op == DILCONV_CONV2D ? 2 : c.problem.op == DILCONV_GRAD_INPUT ? 0 : 1;
+Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Buffer>& inputs,
+           Buffer& bias, int threads, const std::string& where) {
+  const int written = c.problem.op == DILCONV_CONV2D       ? 2
+                      : c.problem.op == DILCONV_GRAD_INPUT ? 0
+                                                           : 1;
   char message[512] = "";
   size_t bytes = 0;
-  dilconv_status status = dilconv_workspace("cpu", kernel, &c.problem, threads, &bytes, message, sizeof message);
+  dilconv_status status =
+      dilconv_workspace("cpu", kernel, &c.problem, threads, &bytes, message, sizeof message);
   expect(status == DILCONV_OK, where, message);
   Buffer workspace(bytes), output(size_t(c.elements[written]) * dtype.bytes);
   dilconv_tensors tensors = {inputs[0].data(), inputs[1].data(), inputs[2].data(),
                              c.problem.has_bias ? bias.data() : nullptr, workspace.data()};
   (written == 0 ? tensors.x : written == 1 ? tensors.w : tensors.y) = output.data();
   const dilconv_threads pool = {threads, run_backwards, nullptr};
-  status = dilconv_run("cpu", kernel, &c.problem, &tensors, threads > 1 ? &pool : nullptr, message, sizeof message);
+  status = dilconv_run("cpu", kernel, &c.problem, &tensors, threads > 1 ? &pool : nullptr, message,
+                       sizeof message);
   expect(status == DILCONV_OK, where, message);
   expect(workspace.intact(), where, "wrote outside its workspace");
   expect(output.intact(), where, "wrote outside its output");
@@ -178,31 +237,36 @@ Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Bu
 }
 
 double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& expected) {
-  const int written = c.problem.op == DILCONV_CONV2D ? 2 : c.problem.op == DILCONV_GRAD_INPUT ? 0 : 1;
+  const int written = c.problem.op == DILCONV_CONV2D       ? 2
+                      : c.problem.op == DILCONV_GRAD_INPUT ? 0
+                                                           : 1;
   double difference = 0, norm = 0;
   for (int64_t i = 0; i < c.elements[written]; ++i) {
-    const double a = get(dtype, got.data() + i * dtype.bytes), b = get(dtype, expected.data() + i * dtype.bytes);
+    const double a = get(dtype, got.data() + i * dtype.bytes),
+                 b = get(dtype, expected.data() + i * dtype.bytes);
     difference += (a - b) * (a - b);
     norm += b * b;
   }
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, bool channels_last) {
+int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
+               bool channels_last) {
   const Case c = make_case(sizes, op, dtype, channels_last);
   std::mt19937 random(7);
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<Buffer> inputs;
   for (int64_t elements : c.elements) {
     inputs.emplace_back(size_t(elements) * dtype.bytes);
-    for (int64_t i = 0; i < elements; ++i) put(dtype, inputs.back().data() + i * dtype.bytes, uniform(random));
+    for (int64_t i = 0; i < elements; ++i)
+      put(dtype, inputs.back().data() + i * dtype.bytes, uniform(random));
   }
   const int64_t channels = op == DILCONV_GRAD_INPUT ? sizes.in_channels : sizes.out_channels;
   Buffer bias(size_t(channels) * dtype.bytes);
   for (int64_t i = 0; i < channels; ++i) put(dtype, bias.data() + i * dtype.bytes, uniform(random));
 
-  const std::string where = std::string(isa) + ' ' + sizes.name + ' ' + kOps[op] + ' ' + dtype.name +
-                            (channels_last ? " channels_last" : " contiguous");
+  const std::string where = std::string(isa) + ' ' + sizes.name + ' ' + kOps[op] + ' ' +
+                            dtype.name + (channels_last ? " channels_last" : " contiguous");
   Buffer expected = run("reference", c, dtype, inputs, bias, 1, where + " reference");
   int checked = 0;
   for (int k = 0; const char* kernel = dilconv_kernel_name("cpu", k); ++k) {
@@ -229,7 +293,8 @@ int main() {
     for (const Sizes& sizes : kSizes)
       for (int op = 0; op < 3; ++op)
         for (const Dtype& dtype : kDtypes)
-          for (const bool channels_last : {false, true}) here += check_case(isa, sizes, op, dtype, channels_last);
+          for (const bool channels_last : {false, true})
+            here += check_case(isa, sizes, op, dtype, channels_last);
     std::printf("%s: %d runs checked\n", isa, here);
     checked += here;
   }

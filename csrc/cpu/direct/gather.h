@@ -1,13 +1,15 @@
 // conv2d and grad_input: an implicit product of packed weights with the pixels that each tap reads.
 //
-// A task owns a block of written pixels (of one region, across the batch) and a range of written channels. It
-// packs what the block reads into a panel, kPanelDepth products at a time, and multiplies the panel with the
-// packed weights, tile by tile. Every written element is one chain of sums, cut at the same places whatever the
-// task, the batch and the orientation, so its bits depend on its sample alone.
+// A task owns a block of written pixels (of one region, across the batch) and a range of written
+// channels. It packs what the block reads into a panel, kPanelDepth products at a time, and
+// multiplies the panel with the packed weights, tile by tile. Every written element is one chain of
+// sums, cut at the same places whatever the task, the batch and the orientation, so its bits depend
+// on its sample alone.
 //
-// Included inside an instruction set's anonymous namespace; see isa.inc.
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// Written pixels of a block that follow each other in a row of the region (and, in pixel vectors, of a tile).
+// Written pixels of a block that follow each other in a row of the region (and, in pixel vectors,
+// of a tile).
 struct Run {
   int64_t column, count;  // where in the block
   int64_t n, i, j;        // the first one: sample, row and column in the region
@@ -22,8 +24,8 @@ struct DepthRange {
 template <class S, class T>
 class Gather {
  public:
-  Gather(const GatherPlan& plan, int workers, const void* read, const void* weight, const void* bias, void* written,
-         void* workspace)
+  Gather(const GatherPlan& plan, int workers, const void* read, const void* weight,
+         const void* bias, void* written, void* workspace)
       : p_(plan),
         read_(static_cast<const S*>(read)),
         weight_(static_cast<const S*>(weight)),
@@ -32,7 +34,8 @@ class Gather {
         depth_(plan.kernel[0] * plan.kernel[1] * plan.read_channels),
         samples_(plan.batch, plan.samples),
         unit_(plan.channels_in_vectors ? kLanes<T> : 1),
-        blocks_((plan.written_channels + unit_ - 1) / unit_, plan.channels_in_vectors ? kMaxVectors : kMaxRows),
+        blocks_((plan.written_channels + unit_ - 1) / unit_,
+                plan.channels_in_vectors ? kMaxVectors : kMaxRows),
         parts_(blocks_.parts, choose_blocks_per_part(workers)) {
     Arena arena(workspace);
     packed_ = arena.take<T>(plan.groups * blocks_.total * unit_ * depth_);
@@ -46,13 +49,17 @@ class Gather {
   void run(const TaskPool& pool) {
     pool.run(
         pool, p_.groups * blocks_.parts,
-        [](void* self, int64_t index, int) { static_cast<Gather*>(self)->pack_weights(index); }, this);
+        [](void* self, int64_t index, int) { static_cast<Gather*>(self)->pack_weights(index); },
+        this);
     const int64_t units = p_.groups * parts_.parts;
     splits_ = least(units, (4 * pool.workers + pixel_blocks() - 1) / pixel_blocks());
     if (pool.workers == 1) splits_ = 1;
     pool.run(
         pool, pixel_blocks() * splits_,
-        [](void* self, int64_t index, int worker) { static_cast<Gather*>(self)->task(index, worker); }, this);
+        [](void* self, int64_t index, int worker) {
+          static_cast<Gather*>(self)->task(index, worker);
+        },
+        this);
   }
 
  private:
@@ -63,7 +70,8 @@ class Gather {
       const int64_t columns = round_up(p.block_pixels, kLanes<T>);
       const int64_t channels = gather.part_channels();
       Arena arena(base);
-      panel = arena.take<T>(p.channels_in_vectors ? columns * kPanelPitch : columns * p.panel_depth);
+      panel =
+          arena.take<T>(p.channels_in_vectors ? columns * kPanelPitch : columns * p.panel_depth);
       sums = arena.take<T>(columns * channels);
       runs = arena.take<Run>(columns);
       bytes = arena.used();
@@ -83,7 +91,8 @@ class Gather {
   };
 
   int64_t choose_blocks_per_part(int workers) const {
-    const int64_t largest = most(1, p_.split_channels / (unit_ * (p_.channels_in_vectors ? kMaxVectors : kMaxRows)));
+    const int64_t largest =
+        most(1, p_.split_channels / (unit_ * (p_.channels_in_vectors ? kMaxVectors : kMaxRows)));
     const int64_t wanted = 2 * workers / (pixel_blocks() * p_.groups);
     return workers == 1 || wanted <= 1 ? largest : least(largest, most(1, blocks_.parts / wanted));
   }
@@ -92,7 +101,8 @@ class Gather {
   int64_t part_channels() const {
     int64_t largest = 0;
     for (int64_t part = 0; part < parts_.parts; ++part)
-      largest = most(largest, blocks_.begin(parts_.begin(part + 1)) - blocks_.begin(parts_.begin(part)));
+      largest =
+          most(largest, blocks_.begin(parts_.begin(part + 1)) - blocks_.begin(parts_.begin(part)));
     return largest * unit_;
   }
 
@@ -114,7 +124,8 @@ class Gather {
     return packed_ + (group * blocks_.total + blocks_.begin(block)) * unit_ * depth_;
   }
 
-  // The packed order is (kernel row, kernel column, read channel), then the block's written channels.
+  // The packed order is (kernel row, kernel column, read channel), then the block's written
+  // channels.
   void pack_weights(int64_t index) const {
     constexpr int64_t kChannels = 16;  // keeps the strided side in the cache
     const int64_t group = index / blocks_.parts, block = index % blocks_.parts;
@@ -130,7 +141,9 @@ class Gather {
           for (int64_t tap = 0; tap < taps; ++tap) {
             const int64_t a = tap / kernel_width, b = tap % kernel_width;
             to[(tap * p_.read_channels + c) * width + channel] =
-                channel < valid ? T(widen(element[a * p_.weight_strides[2] + b * p_.weight_strides[3]])) : T(0);
+                channel < valid
+                    ? T(widen(element[a * p_.weight_strides[2] + b * p_.weight_strides[3]]))
+                    : T(0);
           }
         }
   }
@@ -140,15 +153,17 @@ class Gather {
     const int64_t samples = index / splits_ / blocks;
     int64_t block_index = index / splits_ % blocks;
     const Region* region = p_.regions;
-    while (block_index >= region_blocks(*region).parts) block_index -= region_blocks(*region++).parts;
+    while (block_index >= region_blocks(*region).parts)
+      block_index -= region_blocks(*region++).parts;
 
     const Cut cut = region_blocks(*region);
     const int64_t pixels = samples_.size(samples) * region->h.count * region->w.count;
     const int64_t begin = cut.begin(block_index) * kLanes<T>;
     const int64_t end = least(cut.begin(block_index + 1) * kLanes<T>, pixels);
     if (begin >= end) return;
-    Block block = {region, samples_.begin(samples), begin, end, 0,
-                   Cut((end - begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors)};
+    Block block = {region, samples_.begin(samples),
+                   begin,  end,
+                   0,      Cut((end - begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors)};
     const Scratch scratch(workers_ + worker * worker_bytes_, *this);
     find_runs(block, scratch.runs);
     const int64_t units = p_.groups * parts_.parts;
@@ -188,11 +203,13 @@ class Gather {
     if (depth == 0) clear(scratch.sums, channels * columns);
     for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
       DepthRange ranges[kPanelDepth];
-      const int count = pack_panel(block, group, chunks.begin(chunk), chunks.size(chunk), scratch, ranges);
+      const int count =
+          pack_panel(block, group, chunks.begin(chunk), chunks.size(chunk), scratch, ranges);
       if (p_.channels_in_vectors)
         multiply_channels(block, group, {first, last}, ranges, count, scratch, channels, chunk > 0);
       else
-        multiply_pixels(block, group, {first, last}, ranges, count, chunks.size(chunk), scratch, columns, chunk > 0);
+        multiply_pixels(block, group, {first, last}, ranges, count, chunks.size(chunk), scratch,
+                        columns, chunk > 0);
     }
     if (p_.channels_in_vectors)
       write_channels(block, group, blocks_.begin(first) * unit_, channels, scratch);
@@ -200,14 +217,15 @@ class Gather {
       write_pixels(block, group, blocks_.begin(first), channels, columns, scratch);
   }
 
-  // Packs products [begin, begin + depth) of the region's (tap, channel) order; returns the number of stretches of
-  // packed weights that they meet.
-  int pack_panel(const Block& block, int64_t group, int64_t begin, int64_t depth, const Scratch& scratch,
-                 DepthRange* ranges) const {
+  // Packs products [begin, begin + depth) of the region's (tap, channel) order; returns the number
+  // of stretches of packed weights that they meet.
+  int pack_panel(const Block& block, int64_t group, int64_t begin, int64_t depth,
+                 const Scratch& scratch, DepthRange* ranges) const {
     const Region& region = *block.region;
     int count = 0;
     for (int64_t done = 0; done < depth;) {
-      const int64_t tap = (begin + done) / p_.read_channels, channel = (begin + done) % p_.read_channels;
+      const int64_t tap = (begin + done) / p_.read_channels,
+                    channel = (begin + done) % p_.read_channels;
       const int64_t channels = least(p_.read_channels - channel, depth - done);
       const Tap& h = region.h.taps[tap / region.w.tap_count];
       const Tap& w = region.w.taps[tap % region.w.tap_count];
@@ -220,14 +238,15 @@ class Gather {
       if (!p_.channels_in_vectors && !covers(block, scratch.runs, h.origin, w.origin))
         clear_products(block, done, channels, depth, scratch.panel);
       for (int64_t r = 0; r < block.run_count; ++r)
-        pack_run(region, scratch.runs[r], h.origin, w.origin, from, channels, scratch.panel, done, depth);
+        pack_run(region, scratch.runs[r], h.origin, w.origin, from, channels, scratch.panel, done,
+                 depth);
       done += channels;
     }
     return count;
   }
 
-  void pack_run(const Region& region, const Run& run, int64_t origin_h, int64_t origin_w, const S* from,
-                int64_t channels, T* panel, int64_t done, int64_t depth) const {
+  void pack_run(const Region& region, const Run& run, int64_t origin_h, int64_t origin_w,
+                const S* from, int64_t channels, T* panel, int64_t done, int64_t depth) const {
     const int64_t i = origin_h + run.i * region.h.read_step;
     const int64_t j = origin_w + run.j * region.w.read_step, step = region.w.read_step;
     // Pixels [begin, end) of the run read inside the image.
@@ -236,7 +255,8 @@ class Gather {
       begin = j >= 0 ? 0 : least(run.count, (step - 1 - j) / step);
       end = j >= p_.read_size[1] ? 0 : least(run.count, (p_.read_size[1] - 1 - j) / step + 1);
       end = most(begin, end);
-      from += run.n * p_.read_strides[0] + i * p_.read_strides[2] + (j + begin * step) * p_.read_strides[3];
+      from += run.n * p_.read_strides[0] + i * p_.read_strides[2] +
+              (j + begin * step) * p_.read_strides[3];
     }
     const int64_t pixel_stride = step * p_.read_strides[3], channel_stride = p_.read_strides[1];
     if (p_.channels_in_vectors) {
@@ -259,12 +279,14 @@ class Gather {
       gather(to + begin, from, pixel_stride, end - begin);
   }
 
-  // Whether a tap reads inside the image for every pixel of the block, and every lane of its vectors is a pixel.
+  // Whether a tap reads inside the image for every pixel of the block, and every lane of its
+  // vectors is a pixel.
   bool covers(const Block& block, const Run* runs, int64_t origin_h, int64_t origin_w) const {
     if (block.end - block.begin < block.vectors.total * kLanes<T>) return false;
     const Region& region = *block.region;
     for (int64_t r = 0; r < block.run_count; ++r) {
-      const int64_t i = origin_h + runs[r].i * region.h.read_step, j = origin_w + runs[r].j * region.w.read_step;
+      const int64_t i = origin_h + runs[r].i * region.h.read_step,
+                    j = origin_w + runs[r].j * region.w.read_step;
       const int64_t last = j + (runs[r].count - 1) * region.w.read_step;
       if (i < 0 || i >= p_.read_size[0] || j < 0 || last >= p_.read_size[1]) return false;
     }
@@ -272,16 +294,19 @@ class Gather {
   }
 
   // Zeroes `channels` products of every pixel: in one stroke, as the panels' tiles are dense there.
-  void clear_products(const Block& block, int64_t done, int64_t channels, int64_t depth, T* panel) const {
+  void clear_products(const Block& block, int64_t done, int64_t channels, int64_t depth,
+                      T* panel) const {
     for (int64_t t = 0; t < block.vectors.parts; ++t) {
-      const int64_t begin = block.vectors.begin(t) * kLanes<T>, width = block.vectors.size(t) * kLanes<T>;
+      const int64_t begin = block.vectors.begin(t) * kLanes<T>,
+                    width = block.vectors.size(t) * kLanes<T>;
       clear(panel + begin * depth + done * width, channels * width);
     }
   }
 
   // A tile of the panel stays in the first-level cache while the weights pass by.
-  void multiply_pixels(const Block& block, int64_t group, Range blocks, const DepthRange* ranges, int count,
-                       int64_t depth, const Scratch& scratch, int64_t pitch, bool add) const {
+  void multiply_pixels(const Block& block, int64_t group, Range blocks, const DepthRange* ranges,
+                       int count, int64_t depth, const Scratch& scratch, int64_t pitch,
+                       bool add) const {
     Segment<T> segments[kPanelDepth];
     for (int64_t t = 0; t < block.vectors.parts; ++t) {
       const int64_t begin = block.vectors.begin(t) * kLanes<T>, vectors = block.vectors.size(t);
@@ -301,8 +326,8 @@ class Gather {
   }
 
   // Packed weights stay in the cache while the pixels pass by.
-  void multiply_channels(const Block& block, int64_t group, Range blocks, const DepthRange* ranges, int count,
-                         const Scratch& scratch, int64_t pitch, bool add) const {
+  void multiply_channels(const Block& block, int64_t group, Range blocks, const DepthRange* ranges,
+                         int count, const Scratch& scratch, int64_t pitch, bool add) const {
     const Cut tiles(block.end - block.begin, kMaxRows);
     Segment<T> segments[kPanelDepth];
     T* sums = scratch.sums;
@@ -315,8 +340,8 @@ class Gather {
           segments[s] = {panel, weights + ranges[s].begin * vectors * kLanes<T>, ranges[s].depth};
           panel += ranges[s].depth;
         }
-        tile<T, Order::kByRow>(int(tiles.size(t)), int(vectors))(segments, count, kPanelPitch,
-                                                                 sums + tiles.begin(t) * pitch, pitch, add);
+        tile<T, Order::kByRow>(int(tiles.size(t)), int(vectors))(
+            segments, count, kPanelPitch, sums + tiles.begin(t) * pitch, pitch, add);
       }
       sums += vectors * kLanes<T>;
     }
@@ -329,8 +354,8 @@ class Gather {
            (region.w.begin + run.j * region.w.step) * p_.written_strides[3];
   }
 
-  void write_pixels(const Block& block, int64_t group, int64_t first, int64_t channels, int64_t pitch,
-                    const Scratch& scratch) const {
+  void write_pixels(const Block& block, int64_t group, int64_t first, int64_t channels,
+                    int64_t pitch, const Scratch& scratch) const {
     const int64_t step = block.region->w.step * p_.written_strides[3];
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t channel = group * p_.written_channels + first + c;
@@ -384,7 +409,7 @@ size_t gather_workspace(const GatherPlan& plan, int workers) {
 }
 
 template <class S, class T>
-void run_gather(const GatherPlan& plan, const void* read, const void* weight, const void* bias, void* written,
-                void* workspace, const TaskPool& pool) {
+void run_gather(const GatherPlan& plan, const void* read, const void* weight, const void* bias,
+                void* written, void* workspace, const TaskPool& pool) {
   Gather<S, T>(plan, pool.workers, read, weight, bias, written, workspace).run(pool);
 }

@@ -1,6 +1,7 @@
 #include "planner.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace dilconv {
 namespace {
@@ -16,20 +17,12 @@ Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size)
   return {first, std::clamp(end, first, count)};
 }
 
-struct AxisSpan {
-  int64_t begin, step, count, read_step;
-  size_t first_tap, tap_count;
-};
-
-struct AxisPlan {
-  std::vector<AxisSpan> spans;
-  std::vector<Tap> taps;
-};
-
-// Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more than the
-// zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in sixteenths.
+// Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more
+// than the zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in
+// sixteenths.
 class Cutter {
-  static constexpr size_t kLongestMerge = 64;  // elementary pieces; keeps very long kernels affordable
+  static constexpr size_t kLongestMerge =
+      64;  // elementary pieces; keeps very long kernels affordable
 
  public:
   Cutter(const std::vector<Tap>& taps, size_t first, int64_t count, int64_t step, int64_t size,
@@ -70,12 +63,13 @@ class Cutter {
   }
 
  private:
-  // The taps that read inside the image somewhere in pieces [begin, end): a contiguous range, as their origins
-  // are monotone.
+  // The taps that read inside the image somewhere in pieces [begin, end): a contiguous range, as
+  // their origins are monotone.
   std::pair<size_t, size_t> reaching(size_t begin, size_t end) const {
     size_t first = valid_.size(), last = 0;
     for (size_t t = 0; t < valid_.size(); ++t)
-      if (valid_[t].begin < cuts_[end] && valid_[t].end > cuts_[begin] && valid_[t].begin < valid_[t].end) {
+      if (valid_[t].begin < cuts_[end] && valid_[t].end > cuts_[begin] &&
+          valid_[t].begin < valid_[t].end) {
         first = std::min(first, t);
         last = t + 1;
       }
@@ -94,34 +88,41 @@ class Cutter {
   std::vector<int64_t> cuts_;
 };
 
-void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, int64_t count, int64_t read_step,
-               int64_t read_size, int64_t overhead) {
-  const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, overhead);
+// Without an overhead there is one span, with every tap.
+void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, int64_t count,
+               int64_t read_step, int64_t read_size, std::optional<int64_t> overhead) {
+  if (!overhead) {
+    plan.spans.push_back({begin, step, count, read_step, first_tap, plan.taps.size() - first_tap});
+    return;
+  }
+  const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, *overhead);
   cutter.run([&](int64_t from, int64_t to, size_t tap, size_t tap_count) {
-    plan.spans.push_back({begin + from * step, step, to - from, read_step, plan.taps.size(), tap_count});
+    plan.spans.push_back(
+        {begin + from * step, step, to - from, read_step, plan.taps.size(), tap_count});
     // The span counts its positions from `from`: shift the taps' origins with it.
     for (size_t t = tap; t < tap + tap_count; ++t)
       plan.taps.push_back({plan.taps[t].kernel, plan.taps[t].origin + from * read_step});
   });
 }
 
-AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
+AxisPlan plan_axis(const ConvProblem& p, int axis, std::optional<int64_t> overhead) {
   AxisPlan plan;
   const int64_t stride = p.stride[axis], dilation = p.dilation[axis], pad = p.pad_before[axis];
-  if (p.op == DILCONV_CONV2D) {
+  if (p.op != DILCONV_GRAD_INPUT) {
     for (int64_t k = 0; k < p.kernel[axis]; ++k) plan.taps.push_back({k, k * dilation - pad});
     add_spans(plan, 0, 0, 1, p.out_size[axis], stride, p.in_size[axis], overhead);
     return plan;
   }
-  // Position i of x is read by tap k of output (i + pad - k * dilation) / stride, where that divides.
+  // Position i of x is read by tap k of output (i + pad - k * dilation) / stride, where that
+  // divides.
   for (int64_t residue = 0; residue < std::min(stride, p.in_size[axis]); ++residue) {
     const size_t first = plan.taps.size();
     for (int64_t k = 0; k < p.kernel[axis]; ++k) {
       const int64_t distance = residue + pad - k * dilation;
       if (distance % stride == 0) plan.taps.push_back({k, distance / stride});
     }
-    add_spans(plan, first, residue, stride, divide_up(p.in_size[axis] - residue, stride), 1, p.out_size[axis],
-              overhead);
+    add_spans(plan, first, residue, stride, divide_up(p.in_size[axis] - residue, stride), 1,
+              p.out_size[axis], overhead);
   }
   return plan;
 }
@@ -129,9 +130,11 @@ AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
 // A 1×1 convolution of dense planes is one of single rows: longer runs, fewer of them.
 bool flattens(const ConvProblem& p) {
   for (int axis = 0; axis < 2; ++axis)
-    if (p.kernel[axis] != 1 || p.stride[axis] != 1 || p.pad_before[axis] != 0 || p.pad_after[axis] != 0)
+    if (p.kernel[axis] != 1 || p.stride[axis] != 1 || p.pad_before[axis] != 0 ||
+        p.pad_after[axis] != 0)
       return false;
-  return p.x_strides[2] == p.in_size[1] * p.x_strides[3] && p.y_strides[2] == p.out_size[1] * p.y_strides[3];
+  return p.x_strides[2] == p.in_size[1] * p.x_strides[3] &&
+         p.y_strides[2] == p.out_size[1] * p.y_strides[3];
 }
 
 ConvProblem flattened(ConvProblem p) {
@@ -162,44 +165,59 @@ void set_roles(GatherPlan& plan, const ConvProblem& p) {
 
 }  // namespace
 
+OwnedRegions::OwnedRegions(AxisPlan h, AxisPlan w)
+    : taps_h_(std::move(h.taps)), taps_w_(std::move(w.taps)) {
+  const auto span = [](const AxisSpan& s, const std::vector<Tap>& taps) {
+    return Span{
+        s.begin, s.step, s.count, s.read_step, taps.data() + s.first_tap, int64_t(s.tap_count)};
+  };
+  regions_.reserve(h.spans.size() * w.spans.size());
+  for (const AxisSpan& row : h.spans)
+    for (const AxisSpan& column : w.spans)
+      regions_.push_back({span(row, taps_h_), span(column, taps_w_)});
+}
+
+OwnedRegions whole_regions(const ConvProblem& problem) {
+  return OwnedRegions(plan_axis(problem, 0, std::nullopt), plan_axis(problem, 1, std::nullopt));
+}
+
 OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {
   const ConvProblem p = flattens(problem) ? flattened(problem) : problem;
   set_roles(plan, p);
 
-  // A cut along the width makes runs shorter: packing one takes about five steps of the register tile's loop,
-  // each of which multiplies `lanes` pixels by one written channel.
+  // A cut along the width makes runs shorter: packing one takes about five steps of the register
+  // tile's loop, each of which multiplies `lanes` pixels by one written channel.
   const int64_t lanes = vector_bytes / element_bytes;
   const bool channels_last = plan.written_strides[1] == 1;
-  const int64_t run_overhead = channels_last ? 8 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
-  AxisPlan h = plan_axis(p, 0, 8), w = plan_axis(p, 1, run_overhead);
-  taps_h_ = std::move(h.taps);
-  taps_w_ = std::move(w.taps);
-  const auto span = [](const AxisSpan& s, const std::vector<Tap>& taps) {
-    return Span{s.begin, s.step, s.count, s.read_step, taps.data() + s.first_tap, int64_t(s.tap_count)};
-  };
-  int64_t pixels = 0;
-  regions_.reserve(h.spans.size() * w.spans.size());
-  for (const AxisSpan& row : h.spans)
-    for (const AxisSpan& column : w.spans) {
-      regions_.push_back({span(row, taps_h_), span(column, taps_w_)});
-      pixels += row.count * column.count;
-    }
+  const int64_t run_overhead =
+      channels_last ? 8 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
+  regions_ = OwnedRegions(plan_axis(p, 0, 8), plan_axis(p, 1, run_overhead));
   plan.regions = regions_.data();
-  plan.region_count = int64_t(regions_.size());
+  plan.region_count = regions_.size();
+  int64_t pixels = 0;
+  for (int64_t r = 0; r < plan.region_count; ++r)
+    pixels += plan.regions[r].h.count * plan.regions[r].w.count;
 
-  // Both orientations add in the same order and give the same bits, so the choice may look at the batch.
+  // Both orientations add in the same order and give the same bits, so the choice may look at the
+  // batch.
   const bool few_pixels = pixels * plan.batch * 2 <= lanes && plan.written_channels >= lanes;
   plan.channels_in_vectors = (channels_last && plan.written_channels > 1) || few_pixels;
   constexpr int64_t kCacheBytes = 262144;  // of the second level, for what is read
-  const int64_t sample_bytes = plan.groups * plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
-  const int64_t filling = divide_up(kMaxVectors * lanes * plan.region_count, std::max<int64_t>(1, pixels));
-  plan.samples = std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch), plan.batch);
+  const int64_t sample_bytes =
+      plan.groups * plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
+  const int64_t filling =
+      divide_up(kMaxVectors * lanes * plan.region_count, std::max<int64_t>(1, pixels));
+  plan.samples = std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes),
+                            std::min(filling, plan.batch), plan.batch);
   plan.panel_depth = std::min(kPanelDepth, p.kernel[0] * p.kernel[1] * plan.read_channels);
-  // A panel of pixel vectors is to stay in the first-level cache; one of packed rows passes through it.
+  // A panel of pixel vectors is to stay in the first-level cache; one of packed rows passes through
+  // it.
   constexpr int64_t kPanelBytes = 24576;
   const int64_t tile = kMaxVectors * lanes;
-  const int64_t fitting = kPanelBytes / (element_bytes * std::max<int64_t>(1, plan.panel_depth)) / tile * tile;
-  plan.block_pixels = plan.channels_in_vectors ? 384 / element_bytes : std::clamp(fitting, tile, 4 * tile);
+  const int64_t fitting =
+      kPanelBytes / (element_bytes * std::max<int64_t>(1, plan.panel_depth)) / tile * tile;
+  plan.block_pixels =
+      plan.channels_in_vectors ? 384 / element_bytes : std::clamp(fitting, tile, 4 * tile);
   plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.samples, lanes));
   plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
 }
@@ -221,12 +239,13 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& p, int vector_bytes, int ele
   plan.row_tasks = std::clamp<int64_t>(plan.rows / 64, 1, kTasks);
   const int64_t sums = std::max<int64_t>(1, plan.rows * plan.padded_channels * p.groups);
   const int64_t wanted = kTasks / (plan.row_tasks * plan.channel_tasks * p.groups);
-  const int64_t affordable = std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
+  const int64_t affordable =
+      std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
   for (int axis = 0; axis < 2; ++axis)
     for (int64_t k = 0; k < p.kernel[axis]; ++k)
-      valid_[axis].push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
-                                             p.out_size[axis], p.in_size[axis]));
+      valid_[axis].push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis],
+                                             p.stride[axis], p.out_size[axis], p.in_size[axis]));
   plan.valid_h = valid_[0].data();
   plan.valid_w = valid_[1].data();
 }

@@ -8,6 +8,37 @@
 
 namespace dilconv {
 
+// The spans of one axis; they point into `taps` by index until both axes are known.
+struct AxisSpan {
+  int64_t begin, step, count, read_step;
+  size_t first_tap, tap_count;
+};
+
+struct AxisPlan {
+  std::vector<AxisSpan> spans;
+  std::vector<Tap> taps;
+};
+
+// Every span of one axis with every span of the other, and the taps that they point to.
+class OwnedRegions {
+ public:
+  OwnedRegions() = default;
+  OwnedRegions(AxisPlan h, AxisPlan w);
+  OwnedRegions(OwnedRegions&&) = default;
+  OwnedRegions& operator=(OwnedRegions&&) = default;
+
+  const Region* data() const { return regions_.data(); }
+  int64_t size() const { return int64_t(regions_.size()); }
+
+ private:
+  std::vector<Tap> taps_h_, taps_w_;
+  std::vector<Region> regions_;
+};
+
+// conv2d's or grad_input's regions, one per residue, with every tap; for grad_weight, those of
+// conv2d.
+OwnedRegions whole_regions(const ConvProblem& problem);
+
 // vector_bytes: the instruction set's; element_bytes: of the type that sums are kept in.
 class OwnedGatherPlan {
  public:
@@ -17,8 +48,7 @@ class OwnedGatherPlan {
   GatherPlan plan;
 
  private:
-  std::vector<Region> regions_;
-  std::vector<Tap> taps_h_, taps_w_;
+  OwnedRegions regions_;
 };
 
 // Refers to the problem, which must outlive it.

@@ -1,13 +1,15 @@
-// grad_weight: for every kernel element and input channel (a row), the products of x with y, summed over pixels.
+// grad_weight: for every kernel element and input channel (a row), the products of x with y, summed
+// over pixels.
 //
-// Rows are the broadcast operand, output channels the vectors, pixels the summation: cut into chunks of at most
-// kChunkPixels pixels, chunks into plan.splits partial sums. A task owns some rows and output channels of one
-// partial sum; the partial sums are added in order afterwards. All of it is fixed by the problem, so the bits do
-// not depend on threads.
+// Rows are the broadcast operand, output channels the vectors, pixels the summation: cut into
+// chunks of at most kChunkPixels pixels, chunks into plan.splits partial sums. A task owns some
+// rows and output channels of one partial sum; the partial sums are added in order afterwards. All
+// of it is fixed by the problem, so the bits do not depend on threads.
 //
-// Included inside an instruction set's anonymous namespace; see isa.inc.
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// Output rows [rows.begin, rows.end), counted through the batch, by columns [columns.begin, columns.end).
+// Output rows [rows.begin, rows.end), counted through the batch, by columns [columns.begin,
+// columns.end).
 struct Chunk {
   Range rows, columns;
 };
@@ -15,7 +17,8 @@ struct Chunk {
 template <class S, class T>
 class WeightGradient {
  public:
-  WeightGradient(const WeightPlan& plan, int workers, const void* x, const void* y, void* w, void* workspace)
+  WeightGradient(const WeightPlan& plan, int workers, const void* x, const void* y, void* w,
+                 void* workspace)
       : p_(plan),
         problem_(*plan.problem),
         x_(static_cast<const S*>(x)),
@@ -35,11 +38,16 @@ class WeightGradient {
   void run(const TaskPool& pool) {
     pool.run(
         pool, problem_.groups * p_.splits * row_tasks_.parts * channel_tasks_.parts,
-        [](void* self, int64_t index, int worker) { static_cast<WeightGradient*>(self)->task(index, worker); },
+        [](void* self, int64_t index, int worker) {
+          static_cast<WeightGradient*>(self)->task(index, worker);
+        },
         this);
     pool.run(
         pool, problem_.groups * p_.rows,
-        [](void* self, int64_t index, int) { static_cast<WeightGradient*>(self)->write_row(index); }, this);
+        [](void* self, int64_t index, int) {
+          static_cast<WeightGradient*>(self)->write_row(index);
+        },
+        this);
   }
 
  private:
@@ -97,17 +105,20 @@ class WeightGradient {
       pack_vectors(chunk, group, first, tiles, scratch.vectors);
       const Cut row_blocks(rows.end - rows.begin, kMaxRows);
       for (int64_t b = 0; b < row_blocks.parts; ++b)
-        multiply_rows(chunk, group, rows.begin + row_blocks.begin(b), row_blocks.size(b), tiles, scratch, sums);
+        multiply_rows(chunk, group, rows.begin + row_blocks.begin(b), row_blocks.size(b), tiles,
+                      scratch, sums);
     }
   }
 
   const S* y_at(int64_t row, int64_t column, int64_t channel) const {
-    return y_ + row / problem_.out_size[0] * problem_.y_strides[0] + channel * problem_.y_strides[1] +
-           row % problem_.out_size[0] * problem_.y_strides[2] + column * problem_.y_strides[3];
+    return y_ + row / problem_.out_size[0] * problem_.y_strides[0] +
+           channel * problem_.y_strides[1] + row % problem_.out_size[0] * problem_.y_strides[2] +
+           column * problem_.y_strides[3];
   }
 
   // y's channels of a chunk, pixel by pixel: one panel per tile.
-  void pack_vectors(const Chunk& chunk, int64_t group, int64_t first, const Cut& tiles, T* to) const {
+  void pack_vectors(const Chunk& chunk, int64_t group, int64_t first, const Cut& tiles,
+                    T* to) const {
     const int64_t columns = chunk.columns.end - chunk.columns.begin;
     const bool dense = problem_.y_strides[2] == columns * problem_.y_strides[3];
     for (int64_t t = 0; t < tiles.parts; ++t) {
@@ -142,14 +153,16 @@ class WeightGradient {
         for (int64_t q = 0; q < columns; q += kLanes<T>) {
           const int64_t at = least(q, columns - kLanes<T>);
           for (int64_t c = 0; c < squared; c += kLanes<T>)
-            transpose_square(to + at * width + c, width, from + c * channel_stride + at, channel_stride);
+            transpose_square(to + at * width + c, width, from + c * channel_stride + at,
+                             channel_stride);
         }
       }
     }
     for (int64_t q0 = 0; q0 < columns && squared < width; q0 += kPixels) {
       const int64_t end = least(q0 + kPixels, columns);
       for (int64_t c = squared; c < valid; ++c)
-        for (int64_t q = q0; q < end; ++q) to[q * width + c] = widen(from[c * channel_stride + q * pixel_stride]);
+        for (int64_t q = q0; q < end; ++q)
+          to[q * width + c] = widen(from[c * channel_stride + q * pixel_stride]);
       if (valid < width) clear_rows(to + q0 * width + valid, width, end - q0, width - valid);
     }
   }
@@ -164,8 +177,8 @@ class WeightGradient {
   };
 
   // One register tile's rows against every tile of the chunk's vectors.
-  void multiply_rows(const Chunk& chunk, int64_t group, int64_t first, int64_t count, const Cut& tiles,
-                     const Scratch& scratch, T* sums) const {
+  void multiply_rows(const Chunk& chunk, int64_t group, int64_t first, int64_t count,
+                     const Cut& tiles, const Scratch& scratch, T* sums) const {
     // Columns and rows of y that at least one of the taps reaches from inside the image.
     Range h = {problem_.out_size[0], 0}, w = {problem_.out_size[1], 0};
     for (int64_t r = 0; r < count; ++r) {
@@ -182,34 +195,41 @@ class WeightGradient {
 
     Segment<T> segments[kChunkPixels];
     const T* panel = scratch.vectors;
-    const int64_t pixels = (chunk.rows.end - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin);
-    const int64_t advance = stretches.order == Order::kByStep ? stretches.stride * stretches.used : stretches.used;
+    const int64_t pixels =
+        (chunk.rows.end - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin);
+    const int64_t advance =
+        stretches.order == Order::kByStep ? stretches.stride * stretches.used : stretches.used;
     for (int64_t t = 0; t < tiles.parts; ++t) {
       const int64_t width = tiles.size(t) * kLanes<T>;
       int merged = 0;
       for (int s = 0; s < stretches.count; ++s) {
-        const bool follows = s > 0 && stretches.begins[s] == stretches.begins[s - 1] + stretches.used &&
+        const bool follows = s > 0 &&
+                             stretches.begins[s] == stretches.begins[s - 1] + stretches.used &&
                              stretches.rows[s] == stretches.rows[s - 1] + advance;
         if (follows)
           segments[merged - 1].depth += stretches.used;
         else
-          segments[merged++] = {stretches.rows[s], panel + stretches.begins[s] * width, stretches.used};
+          segments[merged++] = {stretches.rows[s], panel + stretches.begins[s] * width,
+                                stretches.used};
       }
       const Multiply<T> multiply = stretches.order == Order::kByStep
                                        ? tile<T, Order::kByStep>(int(count), int(tiles.size(t)))
                                        : tile<T, Order::kByRow>(int(count), int(tiles.size(t)));
-      multiply(segments, merged, stretches.stride, sums + first * p_.padded_channels + tiles.begin(t) * kLanes<T>,
-               p_.padded_channels, true);
+      multiply(segments, merged, stretches.stride,
+               sums + first * p_.padded_channels + tiles.begin(t) * kLanes<T>, p_.padded_channels,
+               true);
       panel += pixels * width;
     }
   }
 
-  void find_stretches(const Chunk& chunk, int64_t group, int64_t first, int64_t count, const Range& h,
-                      const Range& w, const Scratch& scratch, Stretches& stretches) const {
+  void find_stretches(const Chunk& chunk, int64_t group, int64_t first, int64_t count,
+                      const Range& h, const Range& w, const Scratch& scratch,
+                      Stretches& stretches) const {
     const int64_t columns = chunk.columns.end - chunk.columns.begin;
     const int64_t pixel_stride = problem_.stride[1] * problem_.x_strides[3];
     const Row head = row_at(first), tail = row_at(first + count - 1);
-    // Channels of one kernel element need no packing where steps or rows are dense: they are read in place.
+    // Channels of one kernel element need no packing where steps or rows are dense: they are read
+    // in place.
     const bool one_tap = head.a == tail.a && head.b == tail.b && kSame<S, T>;
     const bool dense_rows = problem_.x_strides[1] == 1, dense_steps = pixel_stride == 1;
     const bool in_place = one_tap && (dense_rows || dense_steps);
@@ -231,20 +251,25 @@ class WeightGradient {
       T* to = scratch.rows + at * stretches.used * (dense_rows ? count : 1);
       stretches.rows[at] = to;
       for (int64_t r = 0; r < count; ++r)
-        pack_row(row_at(first + r), group, n, i, w, to + r * (dense_rows ? 1 : kChunkPitch), dense_rows ? count : 1);
+        pack_row(row_at(first + r), group, n, i, w, to + r * (dense_rows ? 1 : kChunkPitch),
+                 dense_rows ? count : 1);
     }
   }
 
   // What the row's tap reads from output position (i, j).
   const S* x_at(const Row& row, int64_t group, int64_t n, int64_t i, int64_t j) const {
-    const int64_t h = i * problem_.stride[0] + row.a * problem_.dilation[0] - problem_.pad_before[0];
-    const int64_t w = j * problem_.stride[1] + row.b * problem_.dilation[1] - problem_.pad_before[1];
-    return x_ + n * problem_.x_strides[0] + (group * p_.in_channels + row.channel) * problem_.x_strides[1] +
+    const int64_t h =
+        i * problem_.stride[0] + row.a * problem_.dilation[0] - problem_.pad_before[0];
+    const int64_t w =
+        j * problem_.stride[1] + row.b * problem_.dilation[1] - problem_.pad_before[1];
+    return x_ + n * problem_.x_strides[0] +
+           (group * p_.in_channels + row.channel) * problem_.x_strides[1] +
            h * problem_.x_strides[2] + w * problem_.x_strides[3];
   }
 
   // x as the row's tap sees it from output row i, columns w; zeros outside the image.
-  void pack_row(const Row& row, int64_t group, int64_t n, int64_t i, const Range& w, T* to, int64_t pitch) const {
+  void pack_row(const Row& row, int64_t group, int64_t n, int64_t i, const Range& w, T* to,
+                int64_t pitch) const {
     const Range& valid_h = p_.valid_h[row.a];
     const Range& valid_w = p_.valid_w[row.b];
     int64_t begin = most(w.begin, valid_w.begin), end = least(w.end, valid_w.end);
@@ -268,8 +293,9 @@ class WeightGradient {
       const T* part = partial_sum(group, split) + index % p_.rows * p_.padded_channels;
       for (int64_t c = 0; c < p_.padded_channels; ++c) total[c] += part[c];
     }
-    scatter(w_ + group * p_.out_channels * problem_.w_strides[0] + row.channel * problem_.w_strides[1] +
-                row.a * problem_.w_strides[2] + row.b * problem_.w_strides[3],
+    scatter(w_ + group * p_.out_channels * problem_.w_strides[0] +
+                row.channel * problem_.w_strides[1] + row.a * problem_.w_strides[2] +
+                row.b * problem_.w_strides[3],
             problem_.w_strides[0], total, p_.out_channels);
   }
 

@@ -1,9 +1,9 @@
-// dilconv_ext._fast: conv2d and conv1d for the plain case, called without torch's schema-driven argument parsing,
-// which alone costs about as much as all of F.conv2d on a small input.
+// dilconv_ext._fast: conv2d and conv1d for the plain case, called without torch's schema-driven
+// argument parsing, which alone costs about as much as all of F.conv2d on a small input.
 //
-// The plain case: tensors (no subclasses, no __torch_function__ mode), ints or tuples of ints. For anything else, and
-// for arguments that the op rejects, the functions return NotImplemented, and Python takes its general path, which
-// also words the errors.
+// The plain case: tensors (no subclasses, no __torch_function__ mode), ints or tuples of ints. For
+// anything else, and for arguments that the op rejects, the functions return NotImplemented, and
+// Python takes its general path, which also words the errors.
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -78,7 +78,8 @@ template <int spatial>
 PyObject* convolve(PyObject*, PyObject* const* given, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   constexpr int64_t rank = spatial + 2;
-  const bool plain = count == 7 && THPVariable_CheckExact(given[0]) && THPVariable_CheckExact(given[1]) &&
+  const bool plain = count == 7 && THPVariable_CheckExact(given[0]) &&
+                     THPVariable_CheckExact(given[1]) &&
                      (given[2] == Py_None || THPVariable_CheckExact(given[2])) &&
                      !at::impl::torch_function_mode_enabled();
   if (!plain) Py_RETURN_NOTIMPLEMENTED;
@@ -88,8 +89,8 @@ PyObject* convolve(PyObject*, PyObject* const* given, Py_ssize_t count) {
   std::array<SymInt, 4> padding;
   SymInt groups;
   if (!read_steps<spatial>(given[3], stride) || !read_padding(given[4], spatial, padding) ||
-      !read_steps<spatial>(given[5], dilation) || !read_int(given[6], groups) || weight.dim() != rank ||
-      (input.dim() != rank && input.dim() != rank - 1))
+      !read_steps<spatial>(given[5], dilation) || !read_int(given[6], groups) ||
+      weight.dim() != rank || (input.dim() != rank && input.dim() != rank - 1))
     Py_RETURN_NOTIMPLEMENTED;
   std::optional<at::Tensor> bias;
   if (given[2] != Py_None) bias = THPVariable_Unpack(given[2]);
@@ -112,7 +113,8 @@ PyCFunction function() {
 PyMethodDef methods[] = {{"conv2d", function<2>(), METH_FASTCALL, nullptr},
                          {"conv1d", function<1>(), METH_FASTCALL, nullptr},
                          {nullptr, nullptr, 0, nullptr}};
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_fast", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_fast", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 

@@ -7,12 +7,12 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-#define DILCONV_TABLE kDirectAvx2
+#define DILCONV_INSTRUCTION_SET kAvx2
 namespace {
 constexpr int kVectorBytes = 32;
 constexpr int kMaxRows = 4;
 }  // namespace
-#include "isa.inc"
+#include "kernels.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop

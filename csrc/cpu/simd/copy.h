@@ -1,16 +1,17 @@
 // Copies between tensors and packed operands, widening 16-bit elements on the way.
 //
-// Included inside an instruction set's anonymous namespace; see isa.inc.
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
 
 template <class A, class B>
 constexpr bool kSame = false;
 template <class A>
 constexpr bool kSame<A, A> = true;
 
-// Copies `rows` rows of `count` elements. Each row takes `full` whole moves and one that ends at its last element,
-// so it may overlap the one before: short rows cost no loop over single elements.
+// Copies `rows` rows of `count` elements. Each row takes `full` whole moves and one that ends at
+// its last element, so it may overlap the one before: short rows cost no loop over single elements.
 template <int bytes, int full, class T>
-inline void copy_moves(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+inline void copy_moves(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows,
+                       int64_t count) {
   constexpr int64_t elements = bytes / int64_t(sizeof(T));
   struct Move {
     char data[bytes];
@@ -27,19 +28,23 @@ inline void copy_moves(T* to, int64_t to_pitch, const T* from, int64_t from_pitc
 }
 
 template <int bytes, class T>
-inline bool copy_short(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+inline bool copy_short(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows,
+                       int64_t count) {
   if constexpr (bytes >= int(sizeof(T))) {
     constexpr int64_t elements = bytes / int64_t(sizeof(T));
-    if (count == elements) return copy_moves<bytes, 0>(to, to_pitch, from, from_pitch, rows, count), true;
-    if (count > elements) return copy_moves<bytes, 1>(to, to_pitch, from, from_pitch, rows, count), true;
+    if (count == elements)
+      return copy_moves<bytes, 0>(to, to_pitch, from, from_pitch, rows, count), true;
+    if (count > elements)
+      return copy_moves<bytes, 1>(to, to_pitch, from, from_pitch, rows, count), true;
     return copy_short<bytes / 2>(to, to_pitch, from, from_pitch, rows, count);
   }
   return false;
 }
 
-// Dense rows of at most kMaxVectors vectors.
+// Dense rows of at most three vectors.
 template <class T>
-inline void copy_rows(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows, int64_t count) {
+inline void copy_rows(T* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows,
+                      int64_t count) {
   constexpr int64_t lanes = kLanes<T>;
   if (count <= lanes)
     copy_short<kVectorBytes>(to, to_pitch, from, from_pitch, rows, count);
@@ -51,7 +56,7 @@ inline void copy_rows(T* to, int64_t to_pitch, const T* from, int64_t from_pitch
 
 template <class T>
 inline void copy_dense(T* to, const T* from, int64_t count) {
-  constexpr int64_t most_moved = kMaxVectors * kLanes<T>;
+  constexpr int64_t most_moved = 3 * kLanes<T>;
   for (; count > most_moved; count -= most_moved, to += most_moved, from += most_moved)
     copy_moves<kVectorBytes, 2>(to, 0, from, 0, 1, most_moved);
   copy_rows(to, 0, from, 0, 1, count);
@@ -96,7 +101,8 @@ inline void clear_rows(T* to, int64_t pitch, int64_t rows, int64_t count) {
     for (int64_t i = 0; i < count; ++i) to[i] = T(0);
 }
 
-// ---- transposition -------------------------------------------------------------------------------------------
+// ---- transposition
+// -------------------------------------------------------------------------------------------
 
 #if defined(__clang__) || __GNUC__ >= 12
 template <int... indices>
@@ -124,7 +130,8 @@ inline void transpose_stage(V (&rows)[lanes]) {
   if constexpr (distance < lanes) {
 #pragma GCC unroll 16
     for (int r = 0; r < lanes; ++r)
-      if (!(r & distance)) exchange<distance>(rows[r], rows[r + distance], typename Count<lanes>::Type());
+      if (!(r & distance))
+        exchange<distance>(rows[r], rows[r + distance], typename Count<lanes>::Type());
     transpose_stage<2 * distance>(rows);
   }
 }

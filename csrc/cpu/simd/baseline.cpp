@@ -3,9 +3,9 @@
 #include <stdint.h>
 
 #if defined(__x86_64__)
-#define DILCONV_TABLE kDirectSse2
+#define DILCONV_INSTRUCTION_SET kSse2
 #else
-#define DILCONV_TABLE kDirectGeneric
+#define DILCONV_INSTRUCTION_SET kGeneric
 #endif
 namespace {
 constexpr int kVectorBytes = 16;
@@ -15,4 +15,4 @@ constexpr int kMaxRows = 8;  // 32 registers
 constexpr int kMaxRows = 4;
 #endif
 }  // namespace
-#include "isa.inc"
+#include "kernels.inc"

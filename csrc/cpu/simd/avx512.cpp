@@ -2,17 +2,18 @@
 #include <stdint.h>
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #endif
 
-#define DILCONV_TABLE kDirectAvx512
+#define DILCONV_INSTRUCTION_SET kAvx512
 namespace {
 constexpr int kVectorBytes = 64;
 constexpr int kMaxRows = 8;
 }  // namespace
-#include "isa.inc"
+#include "kernels.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,0 +1,182 @@
+// Depthwise, contiguous planes: vectors hold neighbouring pixels of a row.
+//
+// A task owns a channel's planes. Each plane that is read is packed with margins once (see
+// DepthwisePlan), so that no tap needs a bounds check along the row and tails are whole vectors.
+//
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
+
+// Where tap b of a span reads a packed row, for its first position.
+inline int64_t packed_origin(const DepthwisePlan& p, const Span& span, int64_t b) {
+  const int64_t step = span.read_step, origin = span.taps[b].origin;
+  const int64_t phase = (origin % step + step) % step;
+  return phase * p.phase_length + (origin - phase) / step - p.first;
+}
+
+template <class S, class T>
+class Planes {
+ public:
+  Planes(const DepthwisePlan& plan, void* scratch) : p_(plan), step_(plan.regions[0].w.read_step) {
+    Arena arena(scratch);
+    pitch_ = step_ * plan.phase_length;
+    written_pitch_ = round_up(plan.written_size[1], kLanes<T>);
+    const int64_t taps = plan.kernel[0] * plan.kernel[1];
+    read_ = arena.take<T>(plan.read_size[0] * pitch_);
+    written_ = arena.take<T>(plan.written_size[0] * written_pitch_);
+    weights_ = arena.take<T>(taps);
+    offsets_ = arena.take<int64_t>(plan.kernel[1]);
+    bytes_ = arena.used();
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  // conv2d or grad_input of one plane.
+  void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
+                    S* written) {
+    pack_read(read + n * p_.read_strides[0] + channel * p_.read_strides[1]);
+    pack_weights(weight + channel * p_.weight_strides[0]);
+    const T start = bias ? T(widen(bias[channel])) : T(0);
+    S* plane = written + n * p_.written_strides[0] + channel * p_.written_strides[1];
+    for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
+      for (int64_t b = 0; b < region->w.tap_count; ++b)
+        offsets_[b] = packed_origin(p_, region->w, b);
+      for (int64_t i = 0; i < region->h.count; ++i) {
+        gather_row(*region, i, start);
+        scatter(plane + (region->h.begin + i * region->h.step) * p_.written_strides[2] +
+                    region->w.begin * p_.written_strides[3],
+                region->w.step * p_.written_strides[3], written_, region->w.count);
+      }
+    }
+  }
+
+  // grad_weight of one channel: sums over the batch, in order.
+  void weight_channel(int64_t channel, const S* x, const S* y, S* w) {
+    const int64_t taps = p_.kernel[0] * p_.kernel[1];
+    clear(weights_, taps);
+    for (int64_t b = 0; b < p_.kernel[1]; ++b) offsets_[b] = packed_origin(p_, p_.regions[0].w, b);
+    for (int64_t n = 0; n < p_.batch; ++n) {
+      pack_read(x + n * p_.read_strides[0] + channel * p_.read_strides[1]);
+      pack_written(y + n * p_.written_strides[0] + channel * p_.written_strides[1]);
+      for (int64_t a = 0; a < p_.kernel[0]; ++a) {
+        int64_t b = 0;
+        for (; b + 8 <= p_.kernel[1]; b += 8) add_taps<8>(a, b);
+        for (; b + 3 <= p_.kernel[1]; b += 3) add_taps<3>(a, b);
+        for (; b < p_.kernel[1]; ++b) add_taps<1>(a, b);
+      }
+    }
+    for (int64_t tap = 0; tap < taps; ++tap)
+      narrow(weights_[tap],
+             w[channel * p_.weight_strides[0] + tap / p_.kernel[1] * p_.weight_strides[1] +
+               tap % p_.kernel[1] * p_.weight_strides[2]]);
+  }
+
+ private:
+  void pack_read(const S* plane) {
+    const int64_t width = p_.read_size[1];
+    for (int64_t i = 0; i < p_.read_size[0]; ++i)
+      for (int64_t phase = 0; phase < step_; ++phase) {
+        T* to = read_ + i * pitch_ + phase * p_.phase_length;
+        // Elements m of this phase that lie inside the row, and inside the packed length.
+        const int64_t inside = phase < width ? (width - 1 - phase) / step_ + 1 : 0;
+        const int64_t begin = most(0, p_.first),
+                      end = most(begin, least(inside, p_.first + p_.phase_length));
+        const int64_t before = least(begin - p_.first, p_.phase_length);
+        clear(to, before);
+        gather(to + before,
+               plane + i * p_.read_strides[2] + (phase + begin * step_) * p_.read_strides[3],
+               step_ * p_.read_strides[3], end - begin);
+        clear(to + before + end - begin, p_.phase_length - before - (end - begin));
+      }
+  }
+
+  void pack_written(const S* plane) {
+    const int64_t width = p_.written_size[1];
+    for (int64_t i = 0; i < p_.written_size[0]; ++i) {
+      T* to = written_ + i * written_pitch_;
+      gather(to, plane + i * p_.written_strides[2], p_.written_strides[3], width);
+      clear(to + width, written_pitch_ - width);
+    }
+  }
+
+  void pack_weights(const S* weight) {
+    for (int64_t a = 0; a < p_.kernel[0]; ++a)
+      for (int64_t b = 0; b < p_.kernel[1]; ++b)
+        weights_[a * p_.kernel[1] + b] =
+            widen(weight[a * p_.weight_strides[1] + b * p_.weight_strides[2]]);
+  }
+
+  void gather_row(const Region& region, int64_t i, T start) {
+    const int64_t vectors = (region.w.count + kLanes<T> - 1) / kLanes<T>;
+    int64_t v = 0;
+    for (; v + 4 <= vectors; v += 4) gather_vectors<4>(region, i, v * kLanes<T>, start);
+    for (; v + 2 <= vectors; v += 2) gather_vectors<2>(region, i, v * kLanes<T>, start);
+    for (; v < vectors; ++v) gather_vectors<1>(region, i, v * kLanes<T>, start);
+  }
+
+  template <int V>
+  void gather_vectors(const Region& region, int64_t i, int64_t j, T start) {
+    Vector<T> total[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) total[v] = Vector<T>{} + start;
+    for (int64_t a = 0; a < region.h.tap_count; ++a) {
+      const int64_t row = region.h.taps[a].origin + i * region.h.read_step;
+      if (row < 0 || row >= p_.read_size[0]) continue;
+      const T* from = read_ + row * pitch_ + j;
+      const T* weights = weights_ + region.h.taps[a].kernel * p_.kernel[1];
+      for (int64_t b = 0; b < region.w.tap_count; ++b) {
+        const T weight = weights[region.w.taps[b].kernel];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) total[v] += load(from + offsets_[b] + v * kLanes<T>) * weight;
+      }
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(written_ + j + v * kLanes<T>, total[v]);
+  }
+
+  // Adds the packed planes' products for taps (a, b ... b + B) to weights_.
+  template <int B>
+  void add_taps(int64_t a, int64_t b) {
+    constexpr int64_t kLongest = 256;  // vectors summed in one chain
+    const Region& region = p_.regions[0];
+    const int64_t vectors = written_pitch_ / kLanes<T>;
+    T* sums = weights_ + a * p_.kernel[1] + b;
+    Vector<T> total[B];
+#pragma GCC unroll 8
+    for (int t = 0; t < B; ++t) total[t] = Vector<T>{};
+    int64_t chain = 0;
+    for (int64_t i = 0; i < region.h.count; ++i) {
+      const int64_t row = region.h.taps[a].origin + i * region.h.read_step;
+      if (row < 0 || row >= p_.read_size[0]) continue;
+      const T* from = read_ + row * pitch_;
+      const T* written = written_ + i * written_pitch_;
+      for (int64_t v = 0; v < vectors; ++v) {
+        const Vector<T> value = load(written + v * kLanes<T>);
+#pragma GCC unroll 8
+        for (int t = 0; t < B; ++t)
+          total[t] += load(from + offsets_[b + t] + v * kLanes<T>) * value;
+        if (++chain == kLongest) {
+          flush<B>(total, sums);
+          chain = 0;
+        }
+      }
+    }
+    flush<B>(total, sums);
+  }
+
+  template <int B>
+  static void flush(Vector<T> (&total)[B], T* sums) {
+#pragma GCC unroll 8
+    for (int t = 0; t < B; ++t) {
+      T sum = 0;
+      for (int lane = 0; lane < kLanes<T>; ++lane) sum += total[t][lane];
+      sums[t] += sum;
+      total[t] = Vector<T>{};
+    }
+  }
+
+  const DepthwisePlan& p_;
+  int64_t step_, pitch_, written_pitch_, bytes_;
+  T* read_;
+  T* written_;
+  T* weights_;
+  int64_t* offsets_;
+};

@@ -1,0 +1,24 @@
+// What the CPU's kernels share around their inner parts.
+#pragma once
+
+#include "../core/kernel.h"
+#include "simd/instruction_set.h"
+
+namespace dilconv {
+
+// The best instruction set of the machine, or the one that the option "isa" caps it to.
+const InstructionSet& active_kernels();
+
+// Bytes of the type that sums are kept in.
+int element_bytes(const ConvProblem& problem);
+
+// Whether the tensor that the op writes has no elements.
+bool writes_nothing(const ConvProblem& problem);
+
+// How many of the threads the problem is worth.
+int choose_workers(const ConvProblem& problem, int threads);
+
+// Refers to the threads, which must outlive it.
+TaskPool make_pool(const ConvProblem& problem, const Threads& threads);
+
+}  // namespace dilconv

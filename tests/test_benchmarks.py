@@ -1,0 +1,190 @@
+"""The benchmark counts right, notices a wrong or crashing peer, and runs. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tabulate")
+pytest.importorskip("tqdm")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import bench
+import cases
+import counting
+import jobs
+import report
+from cases import DIRECTIONS, Row
+from shapes import SHAPES, Shape
+from worker import CrashedError, Worker
+
+BY_NAME = {shape.name: shape for shape in SHAPES}
+GRADIENTS = DIRECTIONS[:3]
+
+
+def one_channel(shape: Shape) -> Shape:
+    return replace(shape, n=1, c_in=1, c_out=1, groups=1)
+
+
+def layer(shape: Shape, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """The layer of one channel, by torch."""
+    geometry = (None, shape.stride, shape.padding)
+    if shape.transposed:
+        return F.conv_transpose2d(x, w, *geometry, shape.output_padding, 1, shape.dilation)
+    return (F.conv1d if shape.rank == 1 else F.conv2d)(x, w, *geometry, shape.dilation)
+
+
+def test_every_layer_has_a_name_of_its_own():
+    assert len(BY_NAME) == len(SHAPES)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_useful_products_are_those_that_a_convolution_of_ones_sums(shape):
+    one = one_channel(shape)
+    x = torch.ones(one.input_shape, dtype=torch.float64)
+    w = torch.ones(one.weight_shape, dtype=torch.float64)
+    y = layer(one, x, w)
+    assert y.shape == one.output_shape
+    assert counting.useful_products(one) == y.sum()
+    channels = shape.n * shape.c_in * shape.c_out // shape.groups
+    assert counting.useful_products(shape) == channels * counting.useful_products(one)
+
+
+@pytest.mark.parametrize("name", ["pointwise-256-512-s2", "strided-128-d2", "wavenet-64-d512"])
+def test_touched_pixels_are_those_with_a_gradient(name):
+    one = one_channel(BY_NAME[name])
+    x = torch.zeros(one.input_shape, dtype=torch.float64, requires_grad=True)
+    layer(one, x, torch.ones(one.weight_shape, dtype=torch.float64)).sum().backward()
+    assert counting.touched_pixels(one) == x.grad.count_nonzero()
+
+
+def test_least_bytes_and_floor():
+    shape = BY_NAME["pointwise-256-512-s2"]  # a stride of 2 reads a quarter of the input's pixels
+    image, grid, weight = 2 * 256 * 56 * 56, 2 * 512 * 28 * 28, 512 * 256
+    assert counting.least_bytes(shape, "forward", 4) == 4 * (image // 4 + grid + weight)
+    assert counting.least_bytes(shape, "grad_input", 4) == 4 * (image + grid + weight)
+    machine = {1: {"flops": {"float32": 1e15}, "bandwidth": {"1024": 2e9, "4096": 1e9}}}
+    row = Row(shape, "float32", "contiguous", 1, "forward")
+    moved = counting.least_bytes(shape, "forward", 4)
+    assert report.floor_seconds(row, machine) == pytest.approx(moved / 1e9)
+    machine[1]["flops"]["float32"] = 1.0
+    assert report.floor_seconds(row, machine) == 2 * counting.useful_products(shape)
+    step = replace(row, direction="step")
+    parts = [report.floor_seconds(replace(row, direction=one), machine) for one in GRADIENTS]
+    assert report.floor_seconds(step, machine) == sum(parts)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("name", ["tiny-4-d2", "tiny-4-1d", "tiny-16-depthwise", "generator-up"])
+def test_both_sides_compute_the_row(name, layout, direction):
+    row = Row(replace(BY_NAME[name], n=1), "float64", layout, 1, direction)
+    for call in (cases.ours(row), cases.baseline(row)):
+        assert not cases.is_wrong(row, cases.error(row, call()))
+    assert cases.backend(row)
+    assert len(cases.kernels(row)) == (3 if direction == "step" else 1)
+
+
+def test_errors_are_noticed():
+    row = Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward")
+    right = cases.ours(row)()
+    assert cases.error(row, right) < 1e-6
+    for spoilt in (right * 1.001, right.new_full(right.shape, torch.nan), right[..., 1:]):
+        assert cases.is_wrong(row, cases.error(row, spoilt))
+
+
+class Here:
+    """A worker that stays in this process."""
+
+    def run(self, job, *arguments):
+        return job(*arguments)
+
+    def renew(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("note", ["F.conv2d wrong", "F.conv2d crashed", "F.conv2d failed: no"])
+def test_a_bad_baseline_is_marked_and_not_timed(monkeypatch, note):
+    def check_baseline(row):
+        if note.endswith("crashed"):
+            raise CrashedError
+        if note.endswith("no"):
+            raise RuntimeError("no")
+        return {"error": float("nan"), "backend": "Mkldnn"}
+
+    monkeypatch.setattr(jobs, "check_baseline", check_baseline)
+    row = Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward")
+    options = SimpleNamespace(seconds=0.0, sample=1e-4, memory=False)
+    result = bench.measure(row, Here(), options)
+    assert result.note == note
+    assert not result.failed
+    assert result.seconds is not None
+    assert result.baseline_seconds is result.ratio is None
+
+
+def test_a_wrong_result_of_ours_fails(monkeypatch):
+    checked = {"error": 0.1, "kernel": "direct", "workspace_bytes": 0}
+    monkeypatch.setattr(jobs, "check_ours", lambda row: checked)
+    row = Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward")
+    result = bench.measure(row, Here(), SimpleNamespace())
+    assert (result.note, result.failed, result.seconds) == ("ours wrong", True, None)
+
+
+def test_ratios_are_taken_round_by_round():
+    result = report.Result(Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward"))
+    result.set_times([[1.0, 10.0, 2.0], [2.0, 20.0, 4.0]])
+    assert (result.seconds, result.baseline_seconds) == (2.0, 4.0)
+    assert (result.ratio, result.spread) == (2.0, 0.0)
+    assert report.summarise([result, result]) == "2.00 (2.00 tiny-4-d2)"
+
+
+def quick_run(folder: Path, *arguments: str) -> set[str]:
+    """Run the driver, which prints the JSON that it writes; return which charts it drew."""
+    assert bench.main(["--quick", "--json", "--output", str(folder), *arguments]) == 0
+    written = json.loads((folder / "results.json").read_text())
+    for row in written["rows"]:
+        assert row["note"] == "" or row["note"].startswith("F.conv2d")
+        assert row["seconds"] > 0
+        assert row["floor_seconds"] > 0
+        assert row["kernel"]
+        assert row["ratio"] is None or row["backend"]
+    tables = (folder / "tables.txt").read_text()
+    assert all(row["name"] in tables and row["family"] in tables for row in written["rows"])
+    return {path.stem for path in folder.glob("*.png")}
+
+
+def test_quick_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "Worker", Here)
+    drawn = quick_run(tmp_path, "--families", "tiny", "sweep-size")
+    assert drawn == {"ratio-float32", "roofline-float32-1", "sweep-size"}
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / "results.json").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_quick_run_in_other_processes(tmp_path):
+    quick_run(tmp_path, "--families", "tiny", "--directions", "forward", "--memory")
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_its_process():
+    with Worker() as worker:
+        with pytest.raises(CrashedError):
+            worker.run(os._exit, 1)
+        assert worker.run(abs, -1) == 1
