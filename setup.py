@@ -33,7 +33,9 @@ setup(
         CppExtension(
             "dilconv_ext._ops",
             sources("core/*", "cpu/*", "cpu/*/*", "torch/*"),
-            extra_compile_args=FLAGS,
+            # at::parallel_for is a template: without -fopenmp it is compiled to run one thread. Not
+            # a link flag: torch has brought its own OpenMP runtime, and one is enough.
+            extra_compile_args=[*FLAGS, "-fopenmp"],
             py_limited_api=True,
         ),
         # The same ops for Python, without the cost of schema-driven argument parsing.

@@ -182,8 +182,10 @@ def _add_bias(tensor: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _pad(tensor: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Pad, then crop by the negative sides: a crop may reach into the other side's padding."""
     top, bottom, left, right = sides
-    return F.pad(tensor, (left, right, top, bottom))
+    padded = F.pad(tensor, [max(side, 0) for side in (left, right, top, bottom)])
+    return F.pad(padded, [min(side, 0) for side in (left, right, top, bottom)])
 
 
 def _pair(value: IntOrTuple) -> tuple[int, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,27 @@ from dilconv_ext import _C
 from problems import PROBLEMS, make_tensors
 
 SMALL = [p for p in PROBLEMS if not p.slow]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in Linux's /proc")
+def test_a_call_uses_torchs_threads() -> None:
+    """A large call wakes torch's own pool: in a fresh process it starts the second thread."""
+    script = """
+import os, torch, dilconv_ext as dc
+torch.set_num_threads(2)
+x, w = torch.empty(2, 32, 40, 40), torch.empty(32, 32, 3, 3)  # filling them would start it
+before = len(os.listdir("/proc/self/task"))
+dc.functional.conv2d(x, w)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(dc.__file__).parents[1],
+    )
+    assert int(done.stdout) == 1
 
 
 def test_many_threads_compute_what_one_does() -> None:
