@@ -1,4 +1,4 @@
-"""Builds the two extension modules; everything else about the package is in pyproject.toml."""
+"""Builds the three extension modules; everything else about the package is in pyproject.toml."""
 
 from glob import glob
 

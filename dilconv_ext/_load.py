@@ -19,7 +19,7 @@ def _release(version: str) -> str:
 def _mismatch(built: str) -> ImportError:
     return ImportError(
         f"dilconv_ext was built for torch {built}, but torch {torch.__version__} is imported: "
-        f"rebuild it with `{_REBUILD} dilconv_ext` (in a checkout: `{_REBUILD} .`)"
+        f"to rebuild it, run `{_REBUILD} .` in its checkout"
     )
 
 

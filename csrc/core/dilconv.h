@@ -92,8 +92,8 @@ typedef struct dilconv_threads {
 
 typedef enum dilconv_status {
   DILCONV_OK = 0,
-  DILCONV_INVALID = 1, /* the problem contradicts itself, or a name is unknown */
-  DILCONV_REFUSED = 2, /* the named kernel cannot run the problem */
+  DILCONV_INVALID = 1, /* the problem contradicts itself, or the device is unknown */
+  DILCONV_REFUSED = 2, /* the named kernel cannot run the problem, or there is none */
   DILCONV_FAILED = 3   /* the kernel could not be run */
 } dilconv_status;
 
@@ -109,7 +109,8 @@ DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kerne
                                            const dilconv_problem* problem, char* message,
                                            size_t message_size);
 
-/* Scratch bytes that the kernel needs with this many threads. */
+/* Scratch bytes that the kernel needs with this many threads: as many as dilconv_run is given.
+ * Options must not change between the two calls. */
 DILCONV_API dilconv_status dilconv_workspace(const char* device, const char* kernel,
                                              const dilconv_problem* problem, int threads,
                                              size_t* bytes, char* message, size_t message_size);

@@ -60,16 +60,19 @@ dilconv_status dilconv_workspace(const char* device, const char* kernel,
                                  const dilconv_problem* problem, int threads, size_t* bytes,
                                  char* message, size_t message_size) {
   return with_kernel(device, kernel, *problem, message, message_size, [&](const Kernel& chosen) {
-    *bytes = chosen.workspace_bytes(*problem, threads);
+    *bytes = chosen.workspace_bytes(*problem, threads > 0 ? threads : 1, active_instruction_set());
   });
 }
 
 dilconv_status dilconv_run(const char* device, const char* kernel, const dilconv_problem* problem,
                            const dilconv_tensors* tensors, const dilconv_threads* threads,
                            char* message, size_t message_size) {
+  if (problem->has_bias && !tensors->bias)
+    return report(DILCONV_INVALID, "has_bias is set, but bias is null", message, message_size);
   return with_kernel(device, kernel, *problem, message, message_size, [&](const Kernel& chosen) {
     log_choice(chosen, *problem);
-    chosen.run(*problem, *tensors, threads ? Threads(*threads) : Threads());
+    chosen.run(*problem, *tensors, threads ? Threads(*threads) : Threads(),
+               active_instruction_set());
   });
 }
 

@@ -33,8 +33,9 @@ struct Kernel {
   const char* name;
   // Why the kernel cannot run the problem, in words; null if it can.
   const char* (*refuses)(const ConvProblem& problem);
-  size_t (*workspace_bytes)(const ConvProblem& problem, int threads);
-  void (*run)(const ConvProblem& problem, const Tensors& tensors, const Threads& threads);
+  // isa: an index into the device's instruction sets, the same for both calls.
+  size_t (*workspace_bytes)(const ConvProblem& problem, int threads, int isa);
+  void (*run)(const ConvProblem& problem, const Tensors& tensors, const Threads& threads, int isa);
 };
 
 struct Device {

@@ -28,8 +28,12 @@ std::string check_axis(const ConvProblem& p, int axis) {
                 " they are ", p.stride[axis], ", ", p.dilation[axis], " and ", p.kernel[axis]);
   if (p.in_size[axis] < 0 || p.out_size[axis] < 0)
     return text("sizes must not be negative along the ", kAxes[axis]);
-  const int64_t reach = p.dilation[axis] * (p.kernel[axis] - 1) + 1;
-  const int64_t padded = p.in_size[axis] + p.pad_before[axis] + p.pad_after[axis];
+  int64_t reach, padded;
+  if (__builtin_mul_overflow(p.dilation[axis], p.kernel[axis] - 1, &reach) ||
+      __builtin_add_overflow(reach, 1, &reach) ||
+      __builtin_add_overflow(p.in_size[axis], p.pad_before[axis], &padded) ||
+      __builtin_add_overflow(padded, p.pad_after[axis], &padded))
+    return text("sizes overflow along the ", kAxes[axis]);
   const int64_t expected = padded < reach ? 0 : (padded - reach) / p.stride[axis] + 1;
   if (p.out_size[axis] != expected)
     return text("output ", kAxes[axis], " must be ", expected, ", but it is ", p.out_size[axis]);

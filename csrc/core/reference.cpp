@@ -152,9 +152,9 @@ void run_typed(const ConvProblem& problem, const Tensors& tensors, const Threads
 
 const char* refuses(const ConvProblem&) { return nullptr; }
 
-size_t workspace_bytes(const ConvProblem&, int) { return 0; }
+size_t workspace_bytes(const ConvProblem&, int, int) { return 0; }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
+void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads, int) {
   using Run = void (*)(const ConvProblem&, const Tensors&, const Threads&);
   constexpr Run runs[DILCONV_DTYPES] = {
       run_typed<double>,   run_typed<float>,   run_typed<Half>,

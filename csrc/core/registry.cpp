@@ -15,7 +15,7 @@ struct Options {
   std::atomic<const char*> isa{""};
   std::atomic<int> isa_index{0};
   std::atomic<bool> verbose{false};
-  std::string environment_error;  // a bad environment variable is reported by the first selection
+  std::string environment_error;  // a bad environment variable fails every selection
 };
 
 Options& options() {
@@ -89,7 +89,8 @@ const Kernel* select(const Device& device, const char* name, const ConvProblem& 
     reason = options().environment_error;
     return nullptr;
   }
-  if (!name && *options().kernel) name = options().kernel;
+  const char* const forced = options().kernel;
+  if (!name && *forced) name = forced;
   for (const Kernel& kernel : device.kernels) {
     if (name && std::strcmp(name, kernel.name) != 0) continue;
     const char* refusal = kernel.refuses(problem);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <string>
 
 #include "../core/registry.h"
 
@@ -21,11 +22,12 @@ void run_tasks(const TaskPool& pool, int64_t count, void (*task)(void*, int64_t,
 
 }  // namespace
 
-const InstructionSet& active_kernels() {
+const InstructionSet& kernels_for(int isa) {
 #if defined(__x86_64__)
-  const char* isa = find_device("cpu")->instruction_sets[active_instruction_set()];
-  return isa[0] == 's' ? kSse2 : isa[3] == '5' ? kAvx512 : kAvx2;
+  const std::string name = find_device("cpu")->instruction_sets[isa];
+  return name == "avx512" ? kAvx512 : name == "avx2" ? kAvx2 : kSse2;
 #else
+  (void)isa;
   return kGeneric;
 #endif
 }

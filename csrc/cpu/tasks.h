@@ -6,8 +6,8 @@
 
 namespace dilconv {
 
-// The best instruction set of the machine, or the one that the option "isa" caps it to.
-const InstructionSet& active_kernels();
+// The kernels for an index into the device's instruction sets.
+const InstructionSet& kernels_for(int isa);
 
 // Bytes of the type that sums are kept in.
 int element_bytes(const ConvProblem& problem);

@@ -5,6 +5,8 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <cstring>
+
 #include "../core/registry.h"
 #include "complex.h"
 #include "shapes.h"
@@ -81,6 +83,9 @@ void run_in_pool(void*, int count, void (*task)(void* context, int index), void*
   });
 }
 
+// Without a copy of what is copy-on-write: the one tensor that is written was just allocated.
+void* address(const Tensor& tensor) { return const_cast<void*>(tensor.const_data_ptr()); }
+
 void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Tensor& y,
          const OptionalTensor& bias) {
   static const Device* const device = find_device("cpu");
@@ -90,7 +95,8 @@ void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Ten
   log_choice(*kernel, problem);
 
   const int threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const size_t bytes = kernel->workspace_bytes(problem, threads);
+  const int isa = active_instruction_set();
+  const size_t bytes = kernel->workspace_bytes(problem, threads, isa);
   // Small layers are called often: their scratch does not go through the allocator.
   alignas(64) char small[16384];
   Tensor large;
@@ -98,10 +104,10 @@ void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Ten
   Tensor dense_bias;
   if (bias.has_value() && bias->defined()) dense_bias = bias->contiguous();
 
-  const Tensors tensors = {x.data_ptr(), w.data_ptr(), y.data_ptr(),
+  const Tensors tensors = {address(x), address(w), address(y),
                            dense_bias.defined() ? dense_bias.const_data_ptr() : nullptr,
                            large.defined() ? large.data_ptr() : small};
-  kernel->run(problem, tensors, Threads({threads, run_in_pool, nullptr}));
+  kernel->run(problem, tensors, Threads({threads, run_in_pool, nullptr}), isa);
 }
 
 bool has_bias(const OptionalTensor& bias) { return bias.has_value() && bias->defined(); }
@@ -167,8 +173,9 @@ std::vector<int64_t> problem_cpu(c10::string_view op, const Tensor& first, const
     const Tensor weight = prepare_grad_weight(a, b, size, args, shape);
     problem = make_problem(DILCONV_GRAD_WEIGHT, shape, args, false, b, weight, a);
   }
-  const int64_t* fields = &problem.op;
-  return {fields, fields + kFields};
+  std::vector<int64_t> fields(kFields);
+  std::memcpy(fields.data(), &problem, sizeof problem);
+  return fields;
 }
 
 }  // namespace

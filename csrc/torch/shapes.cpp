@@ -12,6 +12,7 @@ using c10::SymIntArrayRef;
 constexpr const char* kAxisNames[2] = {"height", "width"};
 // Larger values cannot mean anything, and products of two of them still fit 64 bits.
 constexpr int64_t kLargest = 2147483647;
+constexpr int64_t kLargestSize = int64_t(1) << 40;
 
 void check_values(const char* name, SymIntArrayRef values, size_t length, int64_t smallest,
                   const char* hint) {
@@ -99,6 +100,10 @@ std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
     TORCH_CHECK(shape.in_size[axis] >= 1,
                 "Only zero batch or zero channel inputs are supported, but got input ",
                 kAxisNames[axis], " ", shape.in_size[axis]);
+    TORCH_CHECK(shape.kernel[axis] <= kLargest && shape.in_size[axis] <= kLargestSize, "kernel ",
+                kAxisNames[axis], " ", shape.kernel[axis], " or input ", kAxisNames[axis], " ",
+                shape.in_size[axis], " is too large: expected at most ", kLargest, " and ",
+                kLargestSize);
     const SymInt padded = shape.in_size[axis] + args.padding[2 * axis] + args.padding[2 * axis + 1];
     const SymInt reach = args.dilation[axis] * (shape.kernel[axis] - 1) + 1;
     TORCH_CHECK(padded >= reach, "Calculated padded input size per channel along the ",

@@ -60,14 +60,16 @@ const char* refuses(const ConvProblem& p) {
     return "depthwise needs at least two groups, with one input and one output channel each";
   const int64_t margins =
       p.dilation[1] * (p.kernel[1] - 1) + std::abs(p.pad_before[1]) + std::abs(p.pad_after[1]);
-  if (margins > 4 * (p.in_size[1] + p.out_size[1]) + 1024)
-    return "depthwise packs rows with their margins, and these are much longer than the row";
+  const int64_t affordable = 4 * (p.in_size[1] + p.out_size[1]) + 1024;
+  if (margins > affordable || 16 * p.stride[1] > affordable)
+    return "depthwise packs rows with their margins, by phases of the stride: these are much "
+           "longer than the row";
   return nullptr;
 }
 
-size_t workspace_bytes(const ConvProblem& problem, int threads) {
+size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   if (writes_nothing(problem)) return 0;
-  const InstructionSet& isa = active_kernels();
+  const InstructionSet& isa = kernels_for(isa_index);
   const OwnedPlan owned(problem, isa);
   const int workers = choose_workers(problem, threads);
   return problem.op == DILCONV_GRAD_WEIGHT
@@ -75,9 +77,10 @@ size_t workspace_bytes(const ConvProblem& problem, int threads) {
              : isa.depthwise_gather[problem.dtype].workspace_bytes(owned.plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
+void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+         int isa_index) {
   if (writes_nothing(problem)) return;
-  const InstructionSet& isa = active_kernels();
+  const InstructionSet& isa = kernels_for(isa_index);
   const OwnedPlan owned(problem, isa);
   const TaskPool pool = make_pool(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {

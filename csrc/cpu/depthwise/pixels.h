@@ -141,9 +141,11 @@ class Pixels {
     for (int v = 0; v < V; ++v) {
       T values[kLanes<T>];
       store(values, total[v]);
-      scatter(w + group.at[v] * p_.weight_strides[0] + a * p_.weight_strides[1] +
+      // Channels that the vector before has too are its own to write: another task may hold it.
+      const int64_t skip = round_up(group.at[v], kLanes<T>) - group.at[v];
+      scatter(w + (group.at[v] + skip) * p_.weight_strides[0] + a * p_.weight_strides[1] +
                   b * p_.weight_strides[2],
-              p_.weight_strides[0], values, kLanes<T>);
+              p_.weight_strides[0], values + skip, kLanes<T> - skip);
     }
   }
 

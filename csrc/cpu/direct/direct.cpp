@@ -11,9 +11,9 @@ const char* refuses(const ConvProblem& problem) {
   return is_floating(problem) ? nullptr : "direct runs floating types only";
 }
 
-size_t workspace_bytes(const ConvProblem& problem, int threads) {
+size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   if (writes_nothing(problem)) return 0;
-  const InstructionSet& isa = active_kernels();
+  const InstructionSet& isa = kernels_for(isa_index);
   const int workers = choose_workers(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedWeightPlan owned(problem, isa.vector_bytes, element_bytes(problem));
@@ -23,9 +23,10 @@ size_t workspace_bytes(const ConvProblem& problem, int threads) {
   return isa.direct_gather[problem.dtype].workspace_bytes(owned.plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads) {
+void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+         int isa_index) {
   if (writes_nothing(problem)) return;
-  const InstructionSet& isa = active_kernels();
+  const InstructionSet& isa = kernels_for(isa_index);
   const TaskPool pool = make_pool(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedWeightPlan owned(problem, isa.vector_bytes, element_bytes(problem));

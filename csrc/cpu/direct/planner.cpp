@@ -1,7 +1,6 @@
 #include "planner.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace dilconv {
 namespace {
@@ -21,13 +20,10 @@ Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size)
 // than the zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in
 // sixteenths.
 class Cutter {
-  static constexpr size_t kLongestMerge =
-      64;  // elementary pieces; keeps very long kernels affordable
-
  public:
   Cutter(const std::vector<Tap>& taps, size_t first, int64_t count, int64_t step, int64_t size,
          int64_t overhead)
-      : taps_(taps), first_(first), overhead_(overhead) {
+      : first_(first), overhead_(overhead) {
     cuts_ = {0, count};
     for (size_t t = first; t < taps.size(); ++t) {
       valid_.push_back(valid_positions(taps[t].origin, step, count, size));
@@ -46,7 +42,7 @@ class Cutter {
     std::vector<size_t> from(pieces + 1, 0);
     for (size_t end = 1; end <= pieces; ++end) {
       cost[end] = INT64_MAX;
-      for (size_t begin = end; begin-- > 0 && end - begin <= kLongestMerge;) {
+      for (size_t begin = end; begin-- > 0;) {
         const int64_t here = cost[begin] + price(begin, end);
         if (here < cost[end]) {
           cost[end] = here;
@@ -81,21 +77,21 @@ class Cutter {
     return (16 * (cuts_[end] - cuts_[begin]) + overhead_) * taps + 1;
   }
 
-  const std::vector<Tap>& taps_;
   size_t first_;
   int64_t overhead_;
   std::vector<Range> valid_;
   std::vector<int64_t> cuts_;
 };
 
-// Without an overhead there is one span, with every tap.
+constexpr int64_t kNeverCut = -1;  // instead of an overhead: one span, with every tap
+
 void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, int64_t count,
-               int64_t read_step, int64_t read_size, std::optional<int64_t> overhead) {
-  if (!overhead) {
+               int64_t read_step, int64_t read_size, int64_t overhead) {
+  if (overhead == kNeverCut) {
     plan.spans.push_back({begin, step, count, read_step, first_tap, plan.taps.size() - first_tap});
     return;
   }
-  const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, *overhead);
+  const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, overhead);
   cutter.run([&](int64_t from, int64_t to, size_t tap, size_t tap_count) {
     plan.spans.push_back(
         {begin + from * step, step, to - from, read_step, plan.taps.size(), tap_count});
@@ -105,7 +101,10 @@ void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, in
   });
 }
 
-AxisPlan plan_axis(const ConvProblem& p, int axis, std::optional<int64_t> overhead) {
+AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
+  // Choosing the cut takes time cubic in the taps.
+  constexpr int64_t kMostTapsToCut = 64;
+  if (p.kernel[axis] > kMostTapsToCut) overhead = kNeverCut;
   AxisPlan plan;
   const int64_t stride = p.stride[axis], dilation = p.dilation[axis], pad = p.pad_before[axis];
   if (p.op != DILCONV_GRAD_INPUT) {
@@ -178,7 +177,7 @@ OwnedRegions::OwnedRegions(AxisPlan h, AxisPlan w)
 }
 
 OwnedRegions whole_regions(const ConvProblem& problem) {
-  return OwnedRegions(plan_axis(problem, 0, std::nullopt), plan_axis(problem, 1, std::nullopt));
+  return OwnedRegions(plan_axis(problem, 0, kNeverCut), plan_axis(problem, 1, kNeverCut));
 }
 
 OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {
