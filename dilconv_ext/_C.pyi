@@ -12,7 +12,7 @@ def kernels() -> list[str]:
 def isas() -> list[str]:
     """Return the instruction sets that both the machine and the build have, best first."""
 
-def explain(fields: list[int], threads: int = 1) -> list[tuple[str, str | None, int]]:
+def explain(fields: list[int], threads: int = 1) -> list[tuple[str, str | None, str | None, int]]:
     """Return each kernel's name, why it refuses (None: it accepts), and its workspace in bytes."""
 
 def get_option(name: str) -> str:

@@ -21,7 +21,8 @@ class Choice:
         op: 'conv2d', 'conv2d_grad_input' or 'conv2d_grad_weight'.
         kernel: the kernel that would run; None if all refuse (then the call raises RuntimeError).
         workspace_bytes: the scratch memory that it would ask for.
-        refused: (kernel, reason) of every kernel that stands before it in the list.
+        refused: (kernel, reason) of every kernel that stands before it in the list: it cannot run
+            the call, or a later one is expected to be faster.
     """
 
     op: str
@@ -111,9 +112,11 @@ def _choice(
     fields = torch.ops.dilconv._problem(op, first, second, bias, list(size), *geometry)
     forced = _C.get_option("kernel")
     refused: list[tuple[str, str]] = []
-    for kernel, reason, workspace in _C.explain(fields, torch.get_num_threads()):
+    for kernel, refusal, slower, workspace in _C.explain(fields, torch.get_num_threads()):
         if forced not in ("", kernel):
-            reason = f"the option kernel='{forced}' is set"
+            reason: str | None = f"the option kernel='{forced}' is set"
+        else:
+            reason = refusal if forced else refusal or slower
         if reason is None:
             return Choice(op, kernel, workspace, tuple(refused))
         refused.append((kernel, reason))

@@ -67,7 +67,14 @@ class Call:
             self.op, self.a, self.b, self.bias is not None, self.size or (), *self.params
         )
         with dc.options(isa=isa):
-            return {kernel: reason for kernel, reason, _ in _C.explain(fields)}
+            return {kernel: refusal for kernel, refusal, _, _ in _C.explain(fields)}
+
+    def selected(self) -> str:
+        """The kernel that runs when none is forced."""
+        fields = torch.ops.dilconv._problem(
+            self.op, self.a, self.b, self.bias is not None, self.size or (), *self.params
+        )
+        return next(kernel for kernel, *reasons, _ in _C.explain(fields) if not any(reasons))
 
     def map(self, f: Any) -> Call:
         """The same call with ``f`` applied to each of its tensors."""

@@ -104,8 +104,8 @@ def test_workspaces_are_bounded() -> None:
                 call.op, call.a, call.b, call.bias is not None, call.size or (), *call.params
             )
             tensors = 4 * (call.a.numel() + call.b.numel() + call.run().numel())
-            for kernel, reason, workspace in _C.explain(fields):
-                if reason is None:
+            for kernel, refusal, _, workspace in _C.explain(fields):
+                if refusal is None:
                     assert 0 <= workspace <= 2**20 + 2 * tensors, f"{p} {call} {kernel}"
 
 

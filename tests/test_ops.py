@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accuracy import assert_accurate, assert_matches, solve_problem
+from accuracy import assert_accurate, assert_matches, bound_of, solve_problem
 from calls import DTYPES, FLOATS, OPS, PATHS, all_calls, make_call
 from problems import PROBLEMS, Problem, channels_last, make_tensors, problem
 
@@ -43,7 +43,8 @@ def test_kernel_on_problem(p: Problem, kernel: str, isa: str, dtype: torch.dtype
             reason = formatted.refusals(isa)[kernel]
             if reason is None:
                 what = f"{call} {name}"
-                assert_matches(formatted.forced(kernel, isa), exact, limit, dtype, what)
+                allowed = bound_of(kernel, dtype, limit)
+                assert_matches(formatted.forced(kernel, isa), exact, allowed, dtype, what)
             else:
                 with pytest.raises(RuntimeError, match=re.escape(reason)):
                     formatted.forced(kernel, isa)
@@ -54,7 +55,7 @@ def test_kernel_on_problem(p: Problem, kernel: str, isa: str, dtype: torch.dtype
 def test_default_selection(op: str, p: Problem) -> None:
     """What a user gets, with nothing forced, is what the chosen kernel gives when forced."""
     call = make_call(op, p, make_tensors(p, torch.float32))
-    chosen = next(k for k, reason in call.refusals().items() if reason is None)
+    chosen = call.selected()
     assert torch.equal(call.forced("", ""), call.forced(chosen, ""))
 
 

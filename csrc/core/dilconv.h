@@ -109,6 +109,12 @@ DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kerne
                                            const dilconv_problem* problem, char* message,
                                            size_t message_size);
 
+/* Why a kernel that could run the problem is passed over unless it is named: DILCONV_REFUSED and
+ * the reason, because a later one is expected to be faster; else DILCONV_OK. */
+DILCONV_API dilconv_status dilconv_declines(const char* device, const char* kernel,
+                                            const dilconv_problem* problem, char* message,
+                                            size_t message_size);
+
 /* Scratch bytes that the kernel needs with this many threads: as many as dilconv_run is given.
  * Options must not change between the two calls. */
 DILCONV_API dilconv_status dilconv_workspace(const char* device, const char* kernel,
@@ -122,8 +128,9 @@ DILCONV_API dilconv_status dilconv_run(const char* device, const char* kernel,
                                        size_t message_size);
 
 /* Process-wide options: "kernel" (forces one), "isa" (caps the instruction set), "verbose" ("0" or
- * "1"). They start as DILCONV_KERNEL, DILCONV_ISA and DILCONV_VERBOSE say. The empty string is the
- * default. */
+ * "1": logs choices; by default "0"), "winograd" ("0" or "1": allows it; by default "1"). They
+ * start as DILCONV_KERNEL, DILCONV_ISA, DILCONV_VERBOSE and DILCONV_WINOGRAD say. The empty string
+ * is the default. */
 DILCONV_API const char* dilconv_get_option(const char* name);
 DILCONV_API dilconv_status dilconv_set_option(const char* name, const char* value, char* message,
                                               size_t message_size);

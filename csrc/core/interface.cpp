@@ -56,6 +56,16 @@ dilconv_status dilconv_accepts(const char* device, const char* kernel,
   return with_kernel(device, kernel, *problem, message, message_size, [](const Kernel&) {});
 }
 
+dilconv_status dilconv_declines(const char* device, const char* kernel,
+                                const dilconv_problem* problem, char* message,
+                                size_t message_size) {
+  const char* reason = nullptr;
+  const dilconv_status status =
+      with_kernel(device, kernel, *problem, message, message_size,
+                  [&](const Kernel& chosen) { reason = chosen.declines(*problem); });
+  return reason ? report(DILCONV_REFUSED, reason, message, message_size) : status;
+}
+
 dilconv_status dilconv_workspace(const char* device, const char* kernel,
                                  const dilconv_problem* problem, int threads, size_t* bytes,
                                  char* message, size_t message_size) {

@@ -33,10 +33,15 @@ struct Kernel {
   const char* name;
   // Why the kernel cannot run the problem, in words; null if it can.
   const char* (*refuses)(const ConvProblem& problem);
+  // Why a later kernel is expected to be faster, in words; null if none is. Not asked when the
+  // kernel is named.
+  const char* (*declines)(const ConvProblem& problem);
   // isa: an index into the device's instruction sets, the same for both calls.
   size_t (*workspace_bytes)(const ConvProblem& problem, int threads, int isa);
   void (*run)(const ConvProblem& problem, const Tensors& tensors, const Threads& threads, int isa);
 };
+
+inline const char* never_declines(const ConvProblem&) { return nullptr; }
 
 struct Device {
   const char* name;

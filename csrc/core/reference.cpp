@@ -165,6 +165,6 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Threads& thre
 
 }  // namespace
 
-const Kernel kReference = {"reference", refuses, workspace_bytes, run};
+const Kernel kReference = {"reference", refuses, never_declines, workspace_bytes, run};
 
 }  // namespace dilconv

@@ -15,6 +15,7 @@ struct Options {
   std::atomic<const char*> isa{""};
   std::atomic<int> isa_index{0};
   std::atomic<bool> verbose{false};
+  std::atomic<bool> winograd{true};
   std::string environment_error;  // a bad environment variable fails every selection
 };
 
@@ -60,6 +61,13 @@ std::string set_isa(const std::string& value) {
   return unknown("isa", value, choices);
 }
 
+std::string set_switch(std::atomic<bool>& option, bool by_default, const std::string& name,
+                       const std::string& value) {
+  if (!value.empty() && value != "0" && value != "1") return unknown(name, value, "'0', '1'");
+  option = value.empty() ? by_default : value == "1";
+  return {};
+}
+
 void read_environment(const char* name, const char* variable) {
   const char* value = std::getenv(variable);
   if (!value) return;
@@ -74,6 +82,7 @@ bool register_device(Device device) {
   read_environment("kernel", "DILCONV_KERNEL");
   read_environment("isa", "DILCONV_ISA");
   read_environment("verbose", "DILCONV_VERBOSE");
+  read_environment("winograd", "DILCONV_WINOGRAD");
   return true;
 }
 
@@ -94,7 +103,7 @@ const Kernel* select(const Device& device, const char* name, const ConvProblem& 
   for (const Kernel& kernel : device.kernels) {
     if (name && std::strcmp(name, kernel.name) != 0) continue;
     const char* refusal = kernel.refuses(problem);
-    if (!refusal) return &kernel;
+    if (!refusal && (name || !kernel.declines(problem))) return &kernel;
     if (name) {
       reason = std::string("kernel '") + name + "' refuses: " + refusal;
       return nullptr;
@@ -110,12 +119,15 @@ void log_choice(const Kernel& kernel, const ConvProblem& problem) {
     std::fprintf(stderr, "dilconv: %s: %s\n", kernel.name, describe(problem).c_str());
 }
 
+bool winograd_allowed() { return options().winograd; }
+
 int active_instruction_set() { return options().isa_index; }
 
 const char* get_option(const std::string& name) {
   if (name == "kernel") return options().kernel;
   if (name == "isa") return options().isa;
-  if (name == "verbose") return options().verbose ? "1" : "";
+  if (name == "verbose") return options().verbose ? "1" : "0";
+  if (name == "winograd") return options().winograd ? "1" : "0";
   return nullptr;
 }
 
@@ -131,12 +143,10 @@ std::string set_option(const std::string& name, const std::string& value) {
     options().isa_index = 0;
     return {};
   }
-  if (name == "verbose") {
-    if (!value.empty() && value != "0" && value != "1") return unknown(name, value, "'0', '1'");
-    options().verbose = value == "1";
-    return {};
-  }
-  return "there is no option '" + name + "': the options are 'kernel', 'isa' and 'verbose'";
+  if (name == "verbose") return set_switch(options().verbose, false, name, value);
+  if (name == "winograd") return set_switch(options().winograd, true, name, value);
+  return "there is no option '" + name +
+         "': the options are 'kernel', 'isa', 'verbose' and 'winograd'";
 }
 
 }  // namespace dilconv

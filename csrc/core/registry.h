@@ -13,12 +13,16 @@ bool register_device(Device device);
 const Device* find_device(const char* name);
 
 // The kernel that runs the problem: the named one, else the one forced by the option "kernel", else
-// the first that accepts. Null if it refuses or is unknown; then `reason` says why.
+// the first that neither refuses nor declines. Null if it refuses or is unknown; then `reason` says
+// why.
 const Kernel* select(const Device& device, const char* name, const ConvProblem& problem,
                      std::string& reason);
 
 // Writes the choice to stderr when the option "verbose" is set.
 void log_choice(const Kernel& kernel, const ConvProblem& problem);
+
+// Whether the option "winograd" allows kernels that trade accuracy for speed.
+bool winograd_allowed();
 
 // Index into the device's instruction_sets after the cap set by the option "isa".
 int active_instruction_set();

@@ -8,8 +8,8 @@
 namespace dilconv {
 namespace {
 
-const bool registered =
-    register_device({"cpu", {kDepthwise, kDirect, kReference}, machine_instruction_sets()});
+const bool registered = register_device(
+    {"cpu", {kDepthwise, kWinograd, kDirect, kReference}, machine_instruction_sets()});
 
 }  // namespace
 }  // namespace dilconv

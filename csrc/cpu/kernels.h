@@ -7,5 +7,6 @@ namespace dilconv {
 
 extern const Kernel kDepthwise;
 extern const Kernel kDirect;
+extern const Kernel kWinograd;
 
 }  // namespace dilconv

@@ -54,9 +54,11 @@ std::vector<std::string> names(const char* (*at)(const char*, int)) {
 std::vector<std::string> kernels() { return names(DILCONV_CALL(dilconv_kernel_name)); }
 std::vector<std::string> isas() { return names(DILCONV_CALL(dilconv_instruction_set)); }
 
-using Verdict = std::tuple<std::string, std::optional<std::string>, size_t>;
+// A kernel's name, why it refuses and why it declines (None if it does not), its workspace in
+// bytes.
+using Verdict =
+    std::tuple<std::string, std::optional<std::string>, std::optional<std::string>, size_t>;
 
-// Each kernel's name, why it refuses (None if it does not), and its workspace in bytes.
 std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads) {
   dilconv_problem problem;
   if (fields.size() * sizeof(int64_t) != sizeof problem)
@@ -69,11 +71,16 @@ std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads) {
     const dilconv_status status = DILCONV_CALL(dilconv_workspace)(
         kDevice, name.c_str(), &problem, threads, &bytes, message.data(), message.size());
     if (status == DILCONV_REFUSED) {
-      verdicts.emplace_back(name, std::string(message.data()), 0);
-    } else {
-      check(status, message);
-      verdicts.emplace_back(name, std::nullopt, bytes);
+      verdicts.emplace_back(name, std::string(message.data()), std::nullopt, 0);
+      continue;
     }
+    check(status, message);
+    const bool declines =
+        DILCONV_CALL(dilconv_declines)(kDevice, name.c_str(), &problem, message.data(),
+                                       message.size()) == DILCONV_REFUSED;
+    verdicts.emplace_back(name, std::nullopt,
+                          declines ? std::optional<std::string>(message.data()) : std::nullopt,
+                          bytes);
   }
   return verdicts;
 }

@@ -52,6 +52,18 @@ const Sizes kSizes[] = {
     {"channel multiplier", 1, 5, 5, 20, {9, 33}, {3, 3}, {1, 1}, {2, 4}, {2, 4}, {2, 4}},
     {"one-dimensional", 2, 1, 8, 12, {1, 700}, {1, 5}, {1, 1}, {1, 64}, {0, 256}, {0, 0}},
     {"pointwise", 3, 1, 33, 20, {7, 5}, {1, 1}, {1, 1}, {1, 1}, {0, 0}, {0, 0}},
+    {"tiles and vectors with tails",
+     2,
+     1,
+     20,
+     33,
+     {13, 17},
+     {3, 3},
+     {1, 1},
+     {2, 3},
+     {2, 3},
+     {1, 4}},
+    {"many phases", 1, 2, 34, 18, {9, 90}, {3, 3}, {1, 1}, {2, 40}, {2, 40}, {2, 40}},
     {"wide rows", 1, 1, 2, 3, {3, 530}, {3, 3}, {1, 1}, {1, 16}, {1, 16}, {1, 16}},
 };
 
@@ -276,7 +288,11 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
     Buffer one = run(kernel, c, dtype, inputs, bias, 1, what);
     Buffer three = run(kernel, c, dtype, inputs, bias, 3, what);
     const double error = relative_error(c, dtype, one, expected);
-    expect(error <= dtype.tolerance, what, ("relative error " + std::to_string(error)).c_str());
+    // Winograd's algorithm trades accuracy for speed.
+    const double allowed = std::strcmp(kernel, "winograd") == 0 && dtype.id == DILCONV_FLOAT32
+                               ? 5e-6
+                               : dtype.tolerance;
+    expect(error <= allowed, what, ("relative error " + std::to_string(error)).c_str());
     expect(one == three, what, "other bits with other threads");
     ++checked;
   }

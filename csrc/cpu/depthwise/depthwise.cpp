@@ -96,6 +96,6 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Threads& thre
 
 }  // namespace
 
-const Kernel kDepthwise = {"depthwise", refuses, workspace_bytes, run};
+const Kernel kDepthwise = {"depthwise", refuses, never_declines, workspace_bytes, run};
 
 }  // namespace dilconv

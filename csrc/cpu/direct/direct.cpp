@@ -43,6 +43,6 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Threads& thre
 
 }  // namespace
 
-const Kernel kDirect = {"direct", refuses, workspace_bytes, run};
+const Kernel kDirect = {"direct", refuses, never_declines, workspace_bytes, run};
 
 }  // namespace dilconv

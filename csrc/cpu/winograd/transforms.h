@@ -1,0 +1,129 @@
+// Winograd's minimal filtering F(m, 3): m outputs of a 3-tap filter from m + 2 products. Lavin and
+// Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+//
+// The products belong to m + 1 points and infinity: for each point, `data` is the Lagrange
+// numerator on the inputs, `filter` the value of the taps' polynomial over the denominator, and
+// `result` multiplies by powers of the point. For grad_weight, `spread` and `collect` are the
+// transposes of `result` and `filter`. Points come in pairs +p and -p, which share their even and
+// odd halves.
+//
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
+
+template <int m>
+struct Winograd;
+
+// Points 0, 1, -1 and infinity.
+template <>
+struct Winograd<2> {
+  template <class T, class V>
+  static inline void data(const V* x, V* to) {
+    to[0] = x[2] - x[0];
+    to[1] = x[2] + x[1];
+    to[2] = x[2] - x[1];
+    to[3] = x[3] - x[1];
+  }
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even = (w[0] + w[2]) * T(0.5), odd = w[1] * T(0.5);
+    to[0] = -w[0];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = w[2];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    to[0] = m[0] + (m[1] + m[2]);
+    to[1] = (m[1] - m[2]) + m[3];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    to[0] = y[0];
+    to[1] = y[0] + y[1];
+    to[2] = y[0] - y[1];
+    to[3] = y[1];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const V even = (s[1] + s[2]) * T(0.5);
+    to[0] = even - s[0];
+    to[1] = (s[1] - s[2]) * T(0.5);
+    to[2] = even + s[3];
+  }
+};
+
+// Points 0, a, -a, b, -b and infinity: a = 3/4 and b = 3/2 have exact squares and about half of the
+// error of the usual 1 and 2.
+template <>
+struct Winograd<4> {
+  static constexpr double a = 0.75, b = 1.5, aa = a * a, bb = b * b;
+  // 1 over the denominators, at 0, ±a and ±b.
+  static constexpr double at_0 = 1 / (aa * bb);
+  static constexpr double at_a = 1 / (2 * aa * (aa - bb)), at_b = 1 / (2 * bb * (bb - aa));
+
+  template <class T, class V>
+  static inline void data(const V* x, V* to) {
+    const V even_a = x[4] - x[2] * T(bb), odd_a = (x[3] - x[1] * T(bb)) * T(a);
+    const V even_b = x[4] - x[2] * T(aa), odd_b = (x[3] - x[1] * T(aa)) * T(b);
+    to[0] = (x[4] - x[2] * T(aa + bb)) + x[0] * T(aa * bb);
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = (x[5] - x[3] * T(aa + bb)) + x[1] * T(aa * bb);
+  }
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa), odd_a = w[1] * T(at_a * a);
+    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb), odd_b = w[1] * T(at_b * b);
+    to[0] = w[0] * T(at_0);
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = w[2];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    const V even_a = m[1] + m[2], odd_a = m[1] - m[2];
+    const V even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    to[0] = m[0] + (even_a + even_b);
+    to[1] = odd_a * T(a) + odd_b * T(b);
+    to[2] = even_a * T(aa) + even_b * T(bb);
+    to[3] = (odd_a * T(aa * a) + odd_b * T(bb * b)) + m[5];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    const V even_a = y[0] + y[2] * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
+    const V even_b = y[0] + y[2] * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
+    to[0] = y[0];
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = y[3];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const V even_a = s[1] + s[2], odd_a = s[1] - s[2];
+    const V even_b = s[3] + s[4], odd_b = s[3] - s[4];
+    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
+    to[1] = odd_a * T(at_a * a) + odd_b * T(at_b * b);
+    to[2] = (even_a * T(at_a * aa) + even_b * T(at_b * bb)) + s[5];
+  }
+};
+
+// How a tile of x, and one of y for grad_weight, enter Winograd's domain, along one axis.
+template <class T, int m>
+struct DataTransform {
+  static constexpr int in = m + 2;
+  static inline void apply(const Vector<T>* x, Vector<T>* to) {
+    Winograd<m>::template data<T>(x, to);
+  }
+};
+template <class T, int m>
+struct SpreadTransform {
+  static constexpr int in = m;
+  static inline void apply(const Vector<T>* y, Vector<T>* to) {
+    Winograd<m>::template spread<T>(y, to);
+  }
+};

@@ -1,0 +1,182 @@
+// grad_weight in Winograd's domain: (tile + 2)² matrix products of the tiles of x with those of y,
+// summed over all tiles, then transformed into the gradient of the kernel.
+//
+// A task owns some input and some output channels, and adds up all tiles in the same order whatever
+// the task.
+//
+// Included inside an instruction set's anonymous namespace; see kernels.inc.
+
+template <class S, class T, int m>
+class WinogradWeight {
+ public:
+  WinogradWeight(const WinogradPlan& plan, int workers, const void* x, const void* y, void* w,
+                 void* workspace)
+      : p_(plan),
+        x_(static_cast<const S*>(x)),
+        y_(static_cast<const S*>(y)),
+        w_(static_cast<S*>(w)),
+        grid_(plan),
+        chunk_blocks_(most(1, kWinogradSums / most(1, grid_.largest_block()))),
+        tiles_(grid_.largest_block() * chunk_blocks_),
+        in_vectors_((plan.read_channels + kLanes<T> - 1) / kLanes<T>),
+        out_vectors_((plan.written_channels + kLanes<T> - 1) / kLanes<T>),
+        in_tasks_(in_vectors_, in_vectors_),
+        out_tasks_(out_vectors_, out_vectors_) {
+    cut_tasks(workers);
+    in_width_ = largest(in_tasks_) * kLanes<T>;
+    out_width_ = largest(out_tasks_) * kLanes<T>;
+    worker_bytes_ = Scratch(nullptr, *this).bytes;
+    workers_ = static_cast<char*>(workspace);
+    bytes_ = workers * worker_bytes_;
+  }
+
+  size_t workspace_bytes() const { return size_t(bytes_); }
+
+  void run(const TaskPool& pool) {
+    pool.run(
+        pool, p_.groups * in_tasks_.parts * out_tasks_.parts,
+        [](void* self, int64_t index, int worker) {
+          static_cast<WinogradWeight*>(self)->task(index, worker);
+        },
+        this);
+  }
+
+ private:
+  static constexpr int n = m + 2;
+
+  struct Scratch {
+    Scratch(char* base, const WinogradWeight& gradient) {
+      Arena arena(base);
+      strip = arena.take<T>(n * gradient.grid_.longest_row() * kLanes<T>);
+      x = arena.take<T>(n * n * gradient.tiles_ * gradient.in_width_);
+      y = arena.take<T>(n * n * gradient.tiles_ * gradient.out_width_);
+      sums = arena.take<T>(n * n * gradient.in_width_ * gradient.out_width_);
+      bytes = arena.used();
+    }
+    T* strip;
+    T* x;
+    T* y;
+    T* sums;
+    int64_t bytes;
+  };
+
+  // Halves the longer side until a worker's sums are small enough, and every worker has a task.
+  void cut_tasks(int workers) {
+    int64_t in = in_vectors_, out = out_vectors_;
+    const auto too_large = [&] {
+      return n * n * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T)) * workers >
+             p_.sums_bytes;
+    };
+    const auto too_few = [&] {
+      return p_.groups * Cut(in_vectors_, in).parts * Cut(out_vectors_, out).parts < workers;
+    };
+    while ((too_large() || too_few()) && (in > 1 || out > 1)) {
+      int64_t& longer = in > out ? in : out;
+      longer = (longer + 1) / 2;
+    }
+    in_tasks_ = Cut(in_vectors_, in);
+    out_tasks_ = Cut(out_vectors_, out);
+  }
+
+  static int64_t largest(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
+
+  static Range channels(const Cut& tasks, int64_t task, int64_t count) {
+    return {tasks.begin(task) * kLanes<T>, least(count, tasks.begin(task + 1) * kLanes<T>)};
+  }
+
+  void task(int64_t index, int worker) const {
+    const Scratch scratch(workers_ + worker * worker_bytes_, *this);
+    const int64_t out_task = index % out_tasks_.parts;
+    index /= out_tasks_.parts;
+    const int64_t in_task = index % in_tasks_.parts, group = index / in_tasks_.parts;
+    const Range in = channels(in_tasks_, in_task, p_.read_channels);
+    const Range out = channels(out_tasks_, out_task, p_.written_channels);
+    const TilePlane<S> x = {x_ + group * p_.read_channels * p_.read_strides[1],
+                            p_.read_strides,
+                            {p_.h.read_size, p_.w.read_size},
+                            {p_.h.origin, p_.w.origin}};
+    const TilePlane<S> y = {y_ + group * p_.written_channels * p_.written_strides[1],
+                            p_.written_strides,
+                            {p_.h.written_size, p_.w.written_size},
+                            {0, 0}};
+    const int64_t pitch = grid_.longest_row();
+    const TileReader<DataTransform<T, m>, S, T, m> x_reader(p_, x, scratch.strip, pitch);
+    const TileReader<SpreadTransform<T, m>, S, T, m> y_reader(p_, y, scratch.strip, pitch);
+    // Lanes without a channel are computed, too.
+    clear(scratch.strip, n * pitch * kLanes<T>);
+    clear(scratch.y, n * n * tiles_ * out_width_);
+    clear(scratch.sums, n * n * in_width_ * out_width_);
+    const Cut columns((out.end - out.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
+    for (int64_t begin = 0; begin < grid_.blocks(); begin += chunk_blocks_) {
+      int64_t tiles = 0;
+      for (int64_t b = begin; b < least(begin + chunk_blocks_, grid_.blocks()); ++b) {
+        const TileBlock block = grid_.block(b);
+        x_reader.run(block, in, scratch.x + tiles * in_width_, tiles_ * in_width_, in_width_);
+        for (int64_t c = 0; c < columns.parts; ++c) {
+          const int64_t width = columns.size(c) * kLanes<T>, first = columns.begin(c) * kLanes<T>;
+          y_reader.run(block, {out.begin + first, least(out.begin + first + width, out.end)},
+                       panel(columns, c, scratch) + tiles * width, tiles_ * width, width);
+        }
+        tiles += block.tiles;
+      }
+      multiply(tiles, Cut(in.end - in.begin, kMaxRows), columns, scratch);
+    }
+    write(group, in, out, scratch);
+  }
+
+  // y's channels of a register tile, packed.
+  T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
+    return scratch.y + n * n * tiles_ * columns.begin(c) * kLanes<T>;
+  }
+
+  void multiply(int64_t tiles, const Cut& rows, const Cut& columns, const Scratch& scratch) const {
+    for (int64_t plane = 0; plane < n * n; ++plane)
+      for (int64_t c = 0; c < columns.parts; ++c) {
+        const T* vectors =
+            panel(columns, c, scratch) + plane * tiles_ * columns.size(c) * kLanes<T>;
+        for (int64_t r = 0; r < rows.parts; ++r) {
+          const Segment<T> segment = {scratch.x + plane * tiles_ * in_width_ + rows.begin(r),
+                                      vectors, tiles};
+          tile<T, Order::kByStep>(int(rows.size(r)), int(columns.size(c)))(
+              &segment, 1, in_width_,
+              scratch.sums + (plane * in_width_ + rows.begin(r)) * out_width_ +
+                  columns.begin(c) * kLanes<T>,
+              out_width_, true);
+        }
+      }
+  }
+
+  void write(int64_t group, const Range& in, const Range& out, const Scratch& scratch) const {
+    for (int64_t i = in.begin; i < in.end; i += kFilters)
+      for (int64_t o = out.begin; o < out.end; o += kLanes<T>)
+        collect_filters<S, T, m>(p_, scratch.sums + (i - in.begin) * out_width_ + o - out.begin,
+                                 out_width_, in_width_ * out_width_,
+                                 w_ + group * p_.weight_group_stride + o * p_.weight_strides[0] +
+                                     i * p_.weight_strides[1],
+                                 least(kFilters, in.end - i), least(kLanes<T>, out.end - o));
+  }
+
+  const WinogradPlan& p_;
+  const S* x_;
+  const S* y_;
+  S* w_;
+  TileGrid grid_;
+  int64_t chunk_blocks_, tiles_;  // of a chunk: the summation is cut here
+  int64_t in_vectors_, out_vectors_;
+  Cut in_tasks_, out_tasks_;
+  int64_t in_width_, out_width_;  // channels of a task, at most, in whole vectors
+  char* workers_;
+  int64_t worker_bytes_, bytes_;
+};
+
+template <class S, class T, int m>
+size_t winograd_weight_workspace(const WinogradPlan& plan, int workers) {
+  return WinogradWeight<S, T, m>(plan, workers, nullptr, nullptr, nullptr, nullptr)
+      .workspace_bytes();
+}
+
+template <class S, class T, int m>
+void run_winograd_weight(const WinogradPlan& plan, const void* x, const void* y, void* w,
+                         void* workspace, const TaskPool& pool) {
+  WinogradWeight<S, T, m>(plan, pool.workers, x, y, w, workspace).run(pool);
+}

@@ -1,0 +1,55 @@
+// The row of the winograd kernel: 3×3, stride 1, any dilation.
+#include "../../core/registry.h"
+#include "../kernels.h"
+#include "../tasks.h"
+#include "planner.h"
+
+namespace dilconv {
+namespace {
+
+const char* refuses(const ConvProblem& p) {
+  if (!is_floating(p)) return "winograd runs floating types only";
+  if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
+  if (p.kernel[0] != 3 || p.kernel[1] != 3) return "winograd runs 3x3 kernels only";
+  if (p.stride[0] != 1 || p.stride[1] != 1) return "winograd runs stride 1 only";
+  return nullptr;
+}
+
+const char* declines(const ConvProblem& p) {
+  return choose_winograd_tile(p).pays ? nullptr
+                                      : "winograd's transforms would cost more than it saves";
+}
+
+size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
+  if (writes_nothing(problem)) return 0;
+  const InstructionSet& isa = kernels_for(isa_index);
+  const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
+  const int workers = choose_workers(problem, threads), tile = int(plan.tile) / 2 - 1;
+  return problem.op == DILCONV_GRAD_WEIGHT
+             ? isa.winograd_weight[tile][problem.dtype].workspace_bytes(plan, workers)
+             : isa.winograd_gather[tile][problem.dtype].workspace_bytes(plan, workers);
+}
+
+void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+         int isa_index) {
+  if (writes_nothing(problem)) return;
+  const InstructionSet& isa = kernels_for(isa_index);
+  const TaskPool pool = make_pool(problem, threads);
+  const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
+  const int tile = int(plan.tile) / 2 - 1;
+  if (problem.op == DILCONV_GRAD_WEIGHT) {
+    isa.winograd_weight[tile][problem.dtype].run(plan, tensors.x, tensors.y, tensors.w,
+                                                 tensors.workspace, pool);
+    return;
+  }
+  const bool forward = problem.op == DILCONV_CONV2D;
+  isa.winograd_gather[tile][problem.dtype].run(plan, forward ? tensors.x : tensors.y, tensors.w,
+                                               tensors.bias, forward ? tensors.y : tensors.x,
+                                               tensors.workspace, pool);
+}
+
+}  // namespace
+
+const Kernel kWinograd = {"winograd", refuses, declines, workspace_bytes, run};
+
+}  // namespace dilconv

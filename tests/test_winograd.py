@@ -1,0 +1,75 @@
+"""What is particular to the kernel winograd: when it runs, its switch, its error, inf and NaN."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import dilconv_ext as dc
+from accuracy import WINOGRAD_FLOAT32, relative_error
+from calls import OPS, make_call
+from dilconv_ext import reference
+from problems import Problem, make_tensors
+
+# Layers on which both of its tiles pay, and layers on which neither does.
+WINS = [
+    Problem("vgg", 1, 64, 64, (28, 28), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("dilated", 1, 64, 64, (30, 30), (3, 3), padding=(3, 3, 3, 3), dilation=(3, 3)),
+    Problem("small_image", 1, 128, 128, (7, 7), (3, 3), padding=(1, 1, 1, 1)),
+]
+LOSES = [
+    Problem("few_channels", 1, 3, 8, (64, 64), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("mostly_padding", 1, 64, 64, (33, 33), (3, 3), padding=(24,) * 4, dilation=(24, 24)),
+]
+
+
+@pytest.mark.parametrize("p", WINS, ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_it_runs_where_it_pays_and_can_be_switched_off(op: str, p: Problem) -> None:
+    call = make_call(op, p, make_tensors(p, torch.float32))
+    assert call.selected() == "winograd"
+    with dc.options(winograd=False):
+        assert call.selected() == "direct"
+        assert "winograd=0" in str(call.refusals()["winograd"])
+    assert call.selected() == "winograd"
+
+
+@pytest.mark.parametrize("p", LOSES, ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_it_declines_where_it_does_not_pay(op: str, p: Problem) -> None:
+    call = make_call(op, p, make_tensors(p, torch.float32))
+    assert call.selected() == "direct"
+    assert call.refusals()["winograd"] is None
+    call.forced("winograd")
+
+
+def test_explain_says_why_it_declines() -> None:
+    x, w = torch.randn(1, 3, 64, 64), torch.randn(8, 3, 3, 3)
+    reasons = dict(dc.explain(x, w).forward.refused)
+    assert "cost more" in reasons["winograd"]
+    with dc.options(kernel="winograd"):
+        assert dc.explain(x, w).forward.kernel == "winograd"
+
+
+@pytest.mark.parametrize("channels", [64, pytest.param(2048, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("op", OPS)
+def test_error_bound(op: str, channels: int) -> None:
+    """The documented bound, also on long sums and on data that is not centred, as after a ReLU."""
+    p = Problem("deep", 2, channels, 32, (26, 26), (3, 3), padding=(2,) * 4, dilation=(2, 2))
+    tensors = make_tensors(p, torch.float32)
+    for t in (tensors, tensors.map(torch.relu)):
+        call = make_call(op, p, t)
+        exact = call.map(lambda v: v.double()).run(reference)
+        assert relative_error(call.forced("winograd"), exact) <= WINOGRAD_FLOAT32
+
+
+def test_non_finite_values_stay_in_their_tile() -> None:
+    """A NaN reaches no phase but its own, and there no more than the tiles that read it."""
+    p = Problem("image", 1, 16, 16, (48, 48), (3, 3), padding=(2,) * 4, dilation=(2, 2))
+    t = make_tensors(p, torch.float32)
+    t.x[0, 3, 20, 20] = float("nan")
+    bad = make_call("conv2d", p, t).forced("winograd").isnan()
+    assert bad[0, :, 18:23:2, 18:23:2].all()
+    assert not bad[0, :, 1::2, :].any()
+    assert not bad[0, :, :, 1::2].any()
+    assert bad[0, 0].sum() <= 8 * 8
