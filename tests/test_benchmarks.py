@@ -22,6 +22,7 @@ import bench
 import cases
 import counting
 import jobs
+import networks
 import report
 from cases import DIRECTIONS, Row
 from shapes import SHAPES, Shape
@@ -188,3 +189,24 @@ def test_a_worker_outlives_its_process():
         with pytest.raises(CrashedError):
             worker.run(os._exit, 1)
         assert worker.run(abs, -1) == 1
+
+
+def test_networks_are_converted_whole_and_lose_alike(tmp_path, capsys):
+    options = ["--networks", "espnet", "tcn", "--threads", "1", "--seconds", "0.01"]
+    assert networks.main([*options, "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [result["network"] for result in results] == ["espnet", "tcn"]
+    assert all(result["kept"] == 0 and result["ratio"] > 0 for result in results)
+    assert "espnet" in capsys.readouterr().out
+
+
+def test_networks_that_lose_differently_are_noticed(monkeypatch):
+    def scaled(network):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1.1)
+        return network
+
+    monkeypatch.setattr(networks.dc, "convert", scaled)
+    with pytest.raises(AssertionError, match="losses differ"):
+        networks.measure("espnet", "contiguous", 1, 0.01)
