@@ -64,3 +64,65 @@ Multiply<T> tile(int rows, int vectors) {
          : vectors == 2 ? multiply<T, R, 2, order>
                         : multiply<T, R, 3, order>;
 }
+
+// Steps that follow each other in the packed vectors: V vectors each.
+template <class T>
+struct Steps {
+  const T* vectors;
+  int64_t depth;
+};
+
+// The same for rows that lie anywhere, all in the same pattern: value (row, step) is at
+// rows[row][offsets[step]]. Row r's sums go to to[r] + at, and bias is added if there is one.
+template <class T, int R, int V>
+void multiply_rows(const T* const* rows, const int64_t* offsets, const Steps<T>* steps, int count,
+                   T* const* to, int64_t at, bool add, const T* bias) {
+  const T* row[R];
+  Vector<T> total[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    row[r] = rows[r];
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) total[r][v] = Vector<T>{};
+  }
+  for (int s = 0; s < count; ++s) {
+    const T* vectors = steps[s].vectors;
+    for (int64_t step = steps[s].depth; step > 0; --step) {
+      const int64_t offset = *offsets++;
+      Vector<T> vector[V];
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) vector[v] = load(vectors + v * kLanes<T>);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const T value = row[r][offset];
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) total[r][v] += vector[v] * value;
+      }
+      vectors += V * kLanes<T>;
+    }
+  }
+#pragma GCC unroll 3
+  for (int v = 0; v < V; ++v) {
+    const Vector<T> constant = bias ? load(bias + v * kLanes<T>) : Vector<T>{};
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      T* sum = to[r] + at + v * kLanes<T>;
+      if (add) total[r][v] = load(sum) + total[r][v];
+      store(sum, bias ? total[r][v] + constant : total[r][v]);
+    }
+  }
+}
+
+template <class T>
+using MultiplyRows = void (*)(const T* const* rows, const int64_t* offsets, const Steps<T>* steps,
+                              int count, T* const* to, int64_t at, bool add, const T* bias);
+
+template <class T, int R = kMaxRows>
+MultiplyRows<T> row_tile(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return row_tile<T, R - 1>(rows, vectors);
+  }
+  return vectors == 1   ? multiply_rows<T, R, 1>
+         : vectors == 2 ? multiply_rows<T, R, 2>
+                        : multiply_rows<T, R, 3>;
+}
