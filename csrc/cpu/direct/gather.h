@@ -83,25 +83,7 @@ class Gather {
   int64_t pixel_blocks() const { return samples_.parts * sample_blocks(); }
 
   void pack_weights(int64_t index) const {
-    constexpr int64_t kChannels = 16;  // keeps the strided side in the cache
-    const int64_t group = index / o_.blocks.parts, block = index % o_.blocks.parts;
-    const int64_t first = o_.channels(0, block), width = o_.channels(block, block + 1);
-    const int64_t valid = least(width, p_.written_channels - first);
-    const S* from = o_.weight + group * p_.weight_group_stride + first * p_.weight_strides[0];
-    T* to = o_.packed_block(group, block);
-    const int64_t kernel_width = p_.kernel[1], taps = p_.kernel[0] * p_.kernel[1];
-    for (int64_t c0 = 0; c0 < p_.read_channels; c0 += kChannels)
-      for (int64_t channel = 0; channel < width; ++channel)
-        for (int64_t c = c0; c < least(c0 + kChannels, p_.read_channels); ++c) {
-          const S* element = from + channel * p_.weight_strides[0] + c * p_.weight_strides[1];
-          for (int64_t tap = 0; tap < taps; ++tap) {
-            const int64_t a = tap / kernel_width, b = tap % kernel_width;
-            to[(tap * p_.read_channels + c) * width + channel] =
-                channel < valid
-                    ? T(widen(element[a * p_.weight_strides[2] + b * p_.weight_strides[3]]))
-                    : T(0);
-          }
-        }
+    WeightPacker<S, T>(o_, index / o_.blocks.parts, index % o_.blocks.parts).run();
   }
 
   void task(int64_t index, int worker) const {
