@@ -184,13 +184,16 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const ConvProblem p = flattens(problem) ? flattened(problem) : problem;
   set_roles(plan, p);
 
-  // A cut along the width makes runs shorter: packing one takes about five steps of the register
-  // tile's loop, each of which multiplies `lanes` pixels by one written channel.
+  // With written channels in vectors a piece costs little more than the last register tile, which
+  // it may not fill. With pixels in vectors it may not fill the last vector either, and a cut along
+  // the width makes runs shorter: packing one takes about five steps of the register tile's loop,
+  // each of which multiplies `lanes` pixels by one written channel.
   const int64_t lanes = vector_bytes / element_bytes;
   const bool channels_last = plan.written_strides[1] == 1;
+  const int64_t row_overhead = channels_last ? 2 : 8;
   const int64_t run_overhead =
-      channels_last ? 8 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
-  regions_ = OwnedRegions(plan_axis(p, 0, 8), plan_axis(p, 1, run_overhead));
+      channels_last ? 2 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
+  regions_ = OwnedRegions(plan_axis(p, 0, row_overhead), plan_axis(p, 1, run_overhead));
   plan.regions = regions_.data();
   plan.region_count = regions_.size();
   int64_t pixels = 0;
