@@ -15,7 +15,7 @@ class WeightPacker {
         to_(operands.packed_block(group, block)) {}
 
   void run() const {
-    const int64_t(&strides)[4] = p_.weight_strides;
+    const int64_t (&strides)[4] = p_.weight_strides;
     const bool dense_taps = strides[3] == 1 && strides[2] == p_.kernel[1];
     if (strides[0] != 1 && dense_taps && strides[1] == taps_) return transpose(0, taps_);
     for (int64_t tap = 0; tap < taps_; ++tap)
