@@ -159,14 +159,7 @@ class ChannelVectors {
     const Region& region = *block.region;
     const int count = list_stretches(p_, region, begin, depth, stretches);
     panel.count = merge_stretches(stretches, count, panel.ranges);
-    int64_t* offset = panel.offsets;
-    for (int s = 0; s < count; ++s) {
-      const Stretch& stretch = stretches[s];
-      const int64_t from = (stretch.origin_h - region.h.taps->origin) * p_.read_strides[2] +
-                           (stretch.origin_w - region.w.taps->origin) * p_.read_strides[3] +
-                           (group * p_.read_channels + stretch.channel) * p_.read_strides[1];
-      for (int64_t c = 0; c < stretch.count; ++c) *offset++ = from + c * p_.read_strides[1];
-    }
+    list_offsets(p_, region, group, stretches, count, panel.offsets);
     for (int64_t s = 0; s < depth; ++s) panel.steps[s] = s;
 
     const Cut tiles(block.end - block.begin, kMaxRows);

@@ -126,3 +126,55 @@ MultiplyRows<T> row_tile(int rows, int vectors) {
          : vectors == 2 ? multiply_rows<T, R, 2>
                         : multiply_rows<T, R, 3>;
 }
+
+// The same for vectors that lie anywhere, all in the same pattern: vector v of a step is at
+// vectors[v][offsets[step]], and value (row, step) at step * R + row of a segment. Row r's sums go
+// to to[v] + r * pitch.
+template <class T, int R, int V>
+void multiply_vectors(const T* const* vectors, const int64_t* offsets, const Segment<T>* segments,
+                      int count, T* const* to, int64_t pitch, bool add, const T* bias) {
+  const T* place[V];
+  Vector<T> total[R][V];
+#pragma GCC unroll 3
+  for (int v = 0; v < V; ++v) {
+    place[v] = vectors[v];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) total[r][v] = Vector<T>{};
+  }
+  for (int s = 0; s < count; ++s) {
+    const T* rows = segments[s].rows;
+    for (int64_t step = segments[s].depth; step > 0; --step, rows += R) {
+      const int64_t offset = *offsets++;
+      Vector<T> vector[V];
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) vector[v] = load(place[v] + offset);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) total[r][v] += vector[v] * rows[r];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) {
+      T* sum = to[v] + r * pitch;
+      if (add) total[r][v] = load(sum) + total[r][v];
+      store(sum, bias ? total[r][v] + bias[r] : total[r][v]);
+    }
+}
+
+template <class T>
+using MultiplyVectors = void (*)(const T* const* vectors, const int64_t* offsets,
+                                 const Segment<T>* segments, int count, T* const* to, int64_t pitch,
+                                 bool add, const T* bias);
+
+template <class T, int R = kMaxRows>
+MultiplyVectors<T> vector_tile(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return vector_tile<T, R - 1>(rows, vectors);
+  }
+  return vectors == 1   ? multiply_vectors<T, R, 1>
+         : vectors == 2 ? multiply_vectors<T, R, 2>
+                        : multiply_vectors<T, R, 3>;
+}

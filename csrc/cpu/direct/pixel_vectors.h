@@ -1,5 +1,5 @@
-// A gather with written pixels in vectors: weights are broadcast, and what the pixels read is
-// packed into a panel, register tile by register tile.
+// A gather with written pixels in vectors: weights are broadcast, and vectors are read in place
+// where they lie densely inside the image, else from a packed panel.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
@@ -21,18 +21,25 @@ class PixelVectors {
       panel = arena.take<T>(columns * plan.panel_depth);
       sums = arena.take<T>(columns * channels);
       runs = arena.take<Run>(columns);
+      read = arena.take<const T*>(columns / kLanes<T>);
+      written = arena.take<T*>(columns / kLanes<T>);
       bytes = arena.used();
     }
     T* panel;
     T* sums;
     Run* runs;
     int64_t run_count = 0;
+    const T** read;  // per vector of a region in place: what the first tap reads
+    T** written;
     int64_t bytes;
   };
 
   explicit PixelVectors(const GatherOperands<S, T>& operands) : o_(operands), p_(operands.plan) {}
 
   void begin(const Block& block, Scratch& scratch) const {
+    if constexpr (kSame<S, T>) {
+      if (block.region->in_place) return place_vectors(block, scratch);
+    }
     const Cut tiles = block_tiles(block);
     const int64_t columns = block.region->w.count, pixels = block.region->h.count * columns;
     int64_t tile = 0;
@@ -54,6 +61,9 @@ class PixelVectors {
   }
 
   void compute(const Block& block, int64_t group, Range blocks, Scratch& scratch) const {
+    if constexpr (kSame<S, T>) {
+      if (block.region->in_place) return compute_in_place(block, group, blocks, scratch);
+    }
     const int64_t depth = region_depth(p_, *block.region);
     const int64_t channels = o_.channels(blocks.begin, blocks.end);
     const int64_t columns = block_tiles(block).total * kLanes<T>;
@@ -74,6 +84,50 @@ class PixelVectors {
  private:
   static Cut block_tiles(const Block& block) {
     return Cut((block.end - block.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
+  }
+
+  void place_vectors(const Block& block, const Scratch& scratch) const {
+    const Region& region = *block.region;
+    for (int64_t q = block.begin, v = 0; q < block.end; q += kLanes<T>, ++v) {
+      const int64_t j = q % region.w.count, row = q / region.w.count;
+      const int64_t i = row % region.h.count, n = block.sample + row / region.h.count;
+      scratch.read[v] = o_.read + n * p_.read_strides[0] +
+                        (region.h.taps->origin + i * region.h.read_step) * p_.read_strides[2] +
+                        region.w.taps->origin + j;
+      scratch.written[v] = o_.written + n * p_.written_strides[0] +
+                           (region.h.begin + i * region.h.step) * p_.written_strides[2] +
+                           region.w.begin + j;
+    }
+  }
+
+  // Sums are added up where they are written.
+  void compute_in_place(const Block& block, int64_t group, Range blocks,
+                        const Scratch& scratch) const {
+    const Cut chunks(region_depth(p_, *block.region), kPanelDepth), tiles = block_tiles(block);
+    for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
+      Stretch stretches[kPanelDepth];
+      DepthRange ranges[kPanelDepth];
+      int64_t offsets[kPanelDepth];
+      int count =
+          list_stretches(p_, *block.region, chunks.begin(chunk), chunks.size(chunk), stretches);
+      list_offsets(p_, *block.region, group, stretches, count, offsets);
+      count = merge_stretches(stretches, count, ranges);
+      for (int64_t t = 0; t < tiles.parts; ++t)
+        for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+          const int64_t rows = o_.blocks.size(b), vectors = tiles.size(t);
+          const int64_t channel = group * p_.written_channels + o_.channels(0, b);
+          Segment<T> segments[kPanelDepth];
+          for (int s = 0; s < count; ++s)
+            segments[s] = {o_.packed_block(group, b) + ranges[s].begin * rows, nullptr,
+                           ranges[s].depth};
+          T* to[kMaxVectors];
+          for (int64_t v = 0; v < vectors; ++v)
+            to[v] = scratch.written[tiles.begin(t) + v] + channel * p_.written_strides[1];
+          vector_tile<T>(int(rows), int(vectors))(
+              scratch.read + tiles.begin(t), offsets, segments, count, to, p_.written_strides[1],
+              chunk > 0, o_.bias && chunk + 1 == chunks.parts ? o_.bias + channel : nullptr);
+        }
+    }
   }
 
   void pack(const Block& block, int64_t group, const Stretch* stretches, int count, int64_t depth,

@@ -31,6 +31,7 @@ struct Span {
 // A rectangle of written positions that share their taps.
 struct Region {
   Span h, w;
+  bool in_place;  // rows are whole vectors that every tap reads inside the image, densely
 };
 
 // grad_input is the same gather as conv2d with the channels' roles swapped, and one set of spans

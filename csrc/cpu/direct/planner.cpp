@@ -83,21 +83,31 @@ class Cutter {
   std::vector<int64_t> cuts_;
 };
 
+// Positions [from, to) of a span.
+AxisSpan part_of(AxisPlan& plan, AxisSpan span, int64_t from, int64_t to) {
+  const size_t first = span.first_tap;
+  span.first_tap = plan.taps.size();
+  // The part counts its positions from `from`: its taps' origins shift with it.
+  for (size_t t = first; t < first + span.tap_count; ++t)
+    plan.taps.push_back({plan.taps[t].kernel, plan.taps[t].origin + from * span.read_step});
+  span.begin += from * span.step;
+  span.count = to - from;
+  return span;
+}
+
 constexpr int64_t kNeverCut = -1;  // instead of an overhead: one span, with every tap
 
 void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, int64_t count,
                int64_t read_step, int64_t read_size, int64_t overhead) {
   if (overhead == kNeverCut) {
-    plan.spans.push_back({begin, step, count, read_step, first_tap, plan.taps.size() - first_tap});
+    plan.spans.push_back(
+        {begin, step, count, read_step, first_tap, plan.taps.size() - first_tap, false});
     return;
   }
   const Cutter cutter(plan.taps, first_tap, count, read_step, read_size, overhead);
   cutter.run([&](int64_t from, int64_t to, size_t tap, size_t tap_count) {
-    plan.spans.push_back(
-        {begin + from * step, step, to - from, read_step, plan.taps.size(), tap_count});
-    // The span counts its positions from `from`: shift the taps' origins with it.
-    for (size_t t = tap; t < tap + tap_count; ++t)
-      plan.taps.push_back({plan.taps[t].kernel, plan.taps[t].origin + from * read_step});
+    const AxisSpan whole = {begin, step, count, read_step, tap, tap_count, false};
+    plan.spans.push_back(part_of(plan, whole, from, to));
   });
 }
 
@@ -124,6 +134,31 @@ AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
               p.out_size[axis], overhead);
   }
   return plan;
+}
+
+// Cuts spans into positions that read inside the image with every tap, in multiples of `unit`, and
+// the others.
+void split_inside(AxisPlan& plan, int64_t read_size, int64_t unit) {
+  std::vector<AxisSpan> spans;
+  for (const AxisSpan& span : plan.spans) {
+    Range inside = {0, span.tap_count > 0 ? span.count : 0};
+    for (size_t t = span.first_tap; t < span.first_tap + span.tap_count; ++t) {
+      const Range valid =
+          valid_positions(plan.taps[t].origin, span.read_step, span.count, read_size);
+      inside = {std::max(inside.begin, valid.begin), std::min(inside.end, valid.end)};
+    }
+    const int64_t whole = (inside.end - inside.begin) / unit * unit;
+    if (whole <= 0) {
+      spans.push_back(span);
+      continue;
+    }
+    inside.end = inside.begin + whole;
+    if (inside.begin > 0) spans.push_back(part_of(plan, span, 0, inside.begin));
+    spans.push_back(part_of(plan, span, inside.begin, inside.end));
+    spans.back().inside = true;
+    if (inside.end < span.count) spans.push_back(part_of(plan, span, inside.end, span.count));
+  }
+  plan.spans = std::move(spans);
 }
 
 // A 1×1 convolution of dense planes is one of single rows: longer runs, fewer of them.
@@ -162,6 +197,17 @@ void set_roles(GatherPlan& plan, const ConvProblem& p) {
   }
 }
 
+// Whether vectors of pixels are read in place where they can be. That saves packing them, which
+// costs the more the fewer written channels share a vector; but what is left of rows makes pieces
+// of its own.
+bool reads_in_place(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
+  constexpr int64_t kFewChannels = 64, kLongRow = 8;  // in vectors
+  const bool dense = p.stride[1] == 1 && plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
+  const bool widened = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+  return dense && !widened && plan.read_channels > 0 &&
+         (plan.written_channels <= kFewChannels || plan.read_size[1] >= kLongRow * lanes);
+}
+
 }  // namespace
 
 OwnedRegions::OwnedRegions(AxisPlan h, AxisPlan w)
@@ -173,7 +219,7 @@ OwnedRegions::OwnedRegions(AxisPlan h, AxisPlan w)
   regions_.reserve(h.spans.size() * w.spans.size());
   for (const AxisSpan& row : h.spans)
     for (const AxisSpan& column : w.spans)
-      regions_.push_back({span(row, taps_h_), span(column, taps_w_)});
+      regions_.push_back({span(row, taps_h_), span(column, taps_w_), row.inside && column.inside});
 }
 
 OwnedRegions whole_regions(const ConvProblem& problem) {
@@ -193,7 +239,12 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const int64_t row_overhead = channels_last ? 2 : 8;
   const int64_t run_overhead =
       channels_last ? 2 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
-  regions_ = OwnedRegions(plan_axis(p, 0, row_overhead), plan_axis(p, 1, run_overhead));
+  AxisPlan h = plan_axis(p, 0, row_overhead), w = plan_axis(p, 1, run_overhead);
+  if (!channels_last && reads_in_place(plan, p, lanes)) {
+    split_inside(h, plan.read_size[0], 1);
+    split_inside(w, plan.read_size[1], lanes);
+  }
+  regions_ = OwnedRegions(std::move(h), std::move(w));
   plan.regions = regions_.data();
   plan.region_count = regions_.size();
   int64_t pixels = 0;
@@ -204,9 +255,10 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   // batch.
   const bool few_pixels = pixels * plan.batch * 2 <= lanes && plan.written_channels >= lanes;
   plan.channels_in_vectors = (channels_last && plan.written_channels > 1) || few_pixels;
-  constexpr int64_t kCacheBytes = 262144;  // of the second level, for what is read
+  constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
   const int64_t sample_bytes =
-      plan.groups * plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
+      plan.groups * element_bytes *
+      (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
   const int64_t filling =
       divide_up(kMaxVectors * lanes * plan.region_count, std::max<int64_t>(1, pixels));
   plan.samples = std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes),

@@ -12,6 +12,7 @@ namespace dilconv {
 struct AxisSpan {
   int64_t begin, step, count, read_step;
   size_t first_tap, tap_count;
+  bool inside;  // every tap reads inside the image, as far as is known
 };
 
 struct AxisPlan {
