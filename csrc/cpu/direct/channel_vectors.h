@@ -23,7 +23,7 @@ class ChannelVectors {
       const int64_t block = plan.block_pixels;
       Arena arena(base);
       panel = arena.take<T>(block * kPanelPitch);
-      sums = arena.take<T>(block * channels);
+      sums = arena.take<T>((block + kLanes<T>)*channels);
       bias = arena.take<T>(channels);
       pixels = arena.take<Pixel>(block);
       runs = arena.take<PixelRun>(block);
@@ -220,10 +220,33 @@ class ChannelVectors {
           copy_rows(to, step, sums, pitch, run.count, channels);
           continue;
         }
+        transpose(to, step, sums, pitch, run.count, channels);
+      } else {
+        for (int64_t q = 0; q < run.count; ++q, to += step, sums += pitch)
+          scatter(to, p_.written_strides[1], sums, channels);
       }
-      for (int64_t q = 0; q < run.count; ++q, to += step, sums += pitch)
-        scatter(to, p_.written_strides[1], sums, channels);
     }
+  }
+
+  // Writes sums of `count` pixels by `channels`; reads whole squares of them.
+  void transpose(T* to, int64_t step, const T* sums, int64_t pitch, int64_t count,
+                 int64_t channels) const {
+    constexpr int64_t lanes = kLanes<T>;
+    const int64_t stride = p_.written_strides[1];
+    for (int64_t q = 0; q < count; q += lanes)
+      for (int64_t c = 0; c < channels; c += lanes) {
+        const int64_t width = least(lanes, count - q), rows = least(lanes, channels - c);
+        const T* from = sums + q * pitch + c;
+        T* at = to + q * step + c * stride;
+        if (step == 1 && width == lanes && rows == lanes) {
+          transpose_square(at, stride, from, pitch);
+          continue;
+        }
+        T square[lanes * lanes];
+        transpose_square(square, lanes, from, pitch);
+        for (int64_t r = 0; r < rows; ++r)
+          scatter(at + r * stride, step, square + r * lanes, width);
+      }
   }
 
   const GatherOperands<S, T>& o_;
