@@ -149,6 +149,10 @@ PROBLEMS: list[Problem] = [
     Problem("channels_24_to_24", 1, 24, 24, (8, 10), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("channels_24_to_1", 1, 24, 1, (6, 6), (3, 3), padding=(1, 1, 1, 1)),
     # Wider ones.
+    Problem("channels_32_to_2", 3, 32, 2, (7, 9), (3, 3), padding=(1, 1, 2, 2), dilation=(1, 2)),
+    Problem("channels_160_to_3", 1, 160, 3, (5, 6), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("channels_16_to_48", 2, 16, 48, (6, 21), (3, 3), padding=(2, 2, 1, 1), dilation=(2, 1)),
+    Problem("rows_hold_vectors", 2, 6, 18, (5, 75), (3, 3), padding=(1, 1, 4, 4), dilation=(1, 4)),
     Problem("channels_64_to_64", 1, 64, 64, (7, 9), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("channels_33_to_65", 2, 33, 65, (6, 5), (3, 3), padding=(1, 1, 1, 1)),
     Problem("channels_130_to_40", 1, 130, 40, (5, 6), (3, 3), padding=(1, 1, 1, 1)),

@@ -79,14 +79,15 @@ inline int merge_stretches(const Stretch* stretches, int count, DepthRange* rang
   return merged;
 }
 
-// Where products are, counted from what the first tap reads of channel 0 of the first group.
+// Where every step-th product is, counted from what the first tap reads of channel 0 of the first
+// group.
 inline void list_offsets(const GatherPlan& plan, const Region& region, int64_t group,
-                         const Stretch* stretches, int count, int64_t* offsets) {
+                         const Stretch* stretches, int count, int64_t step, int64_t* offsets) {
   for (int s = 0; s < count; ++s) {
     const Stretch& stretch = stretches[s];
     const int64_t from = (stretch.origin_h - region.h.taps->origin) * plan.read_strides[2] +
                          (stretch.origin_w - region.w.taps->origin) * plan.read_strides[3] +
                          (group * plan.read_channels + stretch.channel) * plan.read_strides[1];
-    for (int64_t c = 0; c < stretch.count; ++c) *offsets++ = from + c * plan.read_strides[1];
+    for (int64_t c = 0; c < stretch.count; c += step) *offsets++ = from + c * plan.read_strides[1];
   }
 }

@@ -1,76 +1,35 @@
-// A gather with written channels in vectors: read pixels are broadcast, in place where all taps of
-// a register tile's pixels read inside the image, else from a packed panel.
+// A gather with written channels in vectors: read pixels are broadcast.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// Written pixels of a block that follow each other in a row of the region.
-struct PixelRun {
-  int64_t begin, count;
-};
-
 template <class S, class T>
-class ChannelVectors {
- public:
-  struct Pixel {
-    const S* sample;
-    int64_t h, w;  // what a tap with origin 0 reads
-    S* written;    // the first channel
-  };
+class ChannelVectors : public PixelRows<S, T> {
+  using Base = PixelRows<S, T>;
+  using Base::o_, Base::p_;
+  using typename Base::Panel;
 
+ public:
   // What one worker needs while it runs a task.
-  struct Scratch {
-    Scratch(char* base, const GatherPlan& plan, int64_t channels) {
-      const int64_t block = plan.block_pixels;
-      Arena arena(base);
-      panel = arena.take<T>(block * kPanelPitch);
-      sums = arena.take<T>((block + kLanes<T>)*channels);
-      bias = arena.take<T>(channels);
-      pixels = arena.take<Pixel>(block);
-      runs = arena.take<PixelRun>(block);
-      rows = arena.take<const T*>(block);
-      written = arena.take<T*>(block);
-      summed = arena.take<T*>(block);
-      in_place = arena.take<bool>(block);
-      bytes = arena.used();
-    }
-    T* panel;
+  struct Scratch : Base::RowScratch {
+    Scratch(char* base, const GatherPlan& plan, int64_t channels)
+        : Scratch(Arena(base), plan, channels) {}
     T* sums;
     T* bias;
-    Pixel* pixels;
-    PixelRun* runs;
-    int64_t run_count = 0;
-    const T** rows;  // per pixel: where offsets count from
-    T** written;     // per pixel: where sums go, directly or for write() to copy
-    T** summed;
-    bool* in_place;  // per tile
+    T** summed;  // per pixel: where sums go that write() copies
     int64_t bytes;
+
+   private:
+    Scratch(Arena arena, const GatherPlan& plan, int64_t channels)
+        : Base::RowScratch(arena, plan.block_pixels, kPanelPitch) {
+      // Squares of sums are transposed, the last ones beyond the block.
+      sums = arena.take<T>((plan.block_pixels + kLanes<T>)*channels);
+      bias = arena.take<T>(channels);
+      summed = arena.take<T*>(plan.block_pixels);
+      bytes = arena.used();
+    }
   };
 
-  explicit ChannelVectors(const GatherOperands<S, T>& operands) : o_(operands), p_(operands.plan) {}
-
-  void begin(const Block& block, Scratch& scratch) const {
-    const Region& region = *block.region;
-    int64_t j = block.begin % region.w.count, i = block.begin / region.w.count % region.h.count;
-    int64_t n = block.sample + block.begin / (region.w.count * region.h.count);
-    const int64_t pixels = block.end - block.begin;
-    scratch.run_count = 0;
-    for (int64_t q = 0, count; q < pixels; q += count) {
-      count = least(pixels - q, region.w.count - j);
-      scratch.runs[scratch.run_count++] = {q, count};
-      place_run(region, n, i, j, {q, count}, scratch);
-      j = 0;
-      if (++i == region.h.count) i = 0, ++n;
-    }
-    const Cut tiles(pixels, kMaxRows);
-    for (int64_t t = 0; t < tiles.parts; ++t) {
-      bool inside = true;
-      for (int64_t q = tiles.begin(t); q < tiles.begin(t + 1); ++q)
-        inside = inside && scratch.rows[q] != nullptr;
-      scratch.in_place[t] = inside;
-      for (int64_t q = tiles.begin(t); !inside && q < tiles.begin(t + 1); ++q)
-        scratch.rows[q] = scratch.panel + q * kPanelPitch;
-    }
-  }
+  explicit ChannelVectors(const GatherOperands<S, T>& operands) : Base(operands, kPanelPitch, 1) {}
 
   void compute(const Block& block, int64_t group, Range blocks, Scratch& scratch) const {
     const int64_t depth = region_depth(p_, *block.region);
@@ -91,7 +50,8 @@ class ChannelVectors {
     for (int64_t chunk = 0; chunk < most(1, chunks.parts); ++chunk) {
       Panel panel;
       panel.count = 0;
-      if (depth > 0) pack(block, group, chunks.begin(chunk), chunks.size(chunk), scratch, panel);
+      if (depth > 0)
+        this->pack(block, group, chunks.begin(chunk), chunks.size(chunk), scratch, panel);
       panel.add = chunk > 0;
       panel.bias = o_.bias && chunk + 1 >= chunks.parts ? scratch.bias : nullptr;
       multiply(block, group, {blocks.begin, direct}, panel, scratch, scratch.written,
@@ -105,85 +65,6 @@ class ChannelVectors {
   }
 
  private:
-  // One chunk of the summation.
-  struct Panel {
-    int64_t offsets[kPanelDepth], steps[kPanelDepth];  // of tiles in place, of packed ones
-    DepthRange ranges[kPanelDepth];
-    int count;
-    bool add;
-    const T* bias;
-  };
-
-  void place_run(const Region& region, int64_t n, int64_t i, int64_t j, const PixelRun& run,
-                 const Scratch& scratch) const {
-    const int64_t last_h = region.h.tap_count - 1, last_w = region.w.tap_count - 1;
-    Pixel pixel = {o_.read + n * p_.read_strides[0], i * region.h.read_step, j * region.w.read_step,
-                   o_.written + n * p_.written_strides[0] +
-                       (region.h.begin + i * region.h.step) * p_.written_strides[2] +
-                       (region.w.begin + j * region.w.step) * p_.written_strides[3]};
-    // Pixels that read inside the image with every tap; the taps' origins are monotone.
-    int64_t low = 0, high = -1;
-    if (last_h >= 0 && last_w >= 0 && inside(pixel.h + region.h.taps[0].origin, 0) &&
-        inside(pixel.h + region.h.taps[last_h].origin, 0)) {
-      const int64_t a = region.w.taps[0].origin, b = region.w.taps[last_w].origin;
-      low = -least(a, b);
-      high = p_.read_size[1] - 1 - most(a, b);
-    }
-    for (int64_t q = run.begin; q < run.begin + run.count; ++q) {
-      scratch.pixels[q] = pixel;
-      if constexpr (kSame<S, T>) {
-        const bool in_place = pixel.w >= low && pixel.w <= high;
-        scratch.rows[q] =
-            in_place ? at(pixel, region.h.taps->origin, region.w.taps->origin) : nullptr;
-        scratch.written[q] = pixel.written;
-      } else {
-        scratch.rows[q] = nullptr;
-      }
-      pixel.w += region.w.read_step;
-      pixel.written += region.w.step * p_.written_strides[3];
-    }
-  }
-
-  bool inside(int64_t position, int axis) const {
-    return position >= 0 && position < p_.read_size[axis];
-  }
-
-  const S* at(const Pixel& pixel, int64_t origin_h, int64_t origin_w) const {
-    return pixel.sample + (pixel.h + origin_h) * p_.read_strides[2] +
-           (pixel.w + origin_w) * p_.read_strides[3];
-  }
-
-  void pack(const Block& block, int64_t group, int64_t begin, int64_t depth, const Scratch& scratch,
-            Panel& panel) const {
-    Stretch stretches[kPanelDepth];
-    const Region& region = *block.region;
-    const int count = list_stretches(p_, region, begin, depth, stretches);
-    panel.count = merge_stretches(stretches, count, panel.ranges);
-    list_offsets(p_, region, group, stretches, count, panel.offsets);
-    for (int64_t s = 0; s < depth; ++s) panel.steps[s] = s;
-
-    const Cut tiles(block.end - block.begin, kMaxRows);
-    for (int64_t t = 0; t < tiles.parts; ++t)
-      for (int64_t q = tiles.begin(t); !scratch.in_place[t] && q < tiles.begin(t + 1); ++q)
-        pack_pixel(scratch.pixels[q], group, stretches, count, scratch.panel + q * kPanelPitch);
-  }
-
-  void pack_pixel(const Pixel& pixel, int64_t group, const Stretch* stretches, int count,
-                  T* to) const {
-    for (int s = 0; s < count; ++s) {
-      const Stretch& stretch = stretches[s];
-      const int64_t h = pixel.h + stretch.origin_h, w = pixel.w + stretch.origin_w;
-      if (!inside(h, 0) || !inside(w, 1))
-        clear(to, stretch.count);
-      else
-        gather(to,
-               at(pixel, stretch.origin_h, stretch.origin_w) +
-                   (group * p_.read_channels + stretch.channel) * p_.read_strides[1],
-               p_.read_strides[1], stretch.count);
-      to += stretch.count;
-    }
-  }
-
   // Packed weights stay in the first-level cache while the pixels pass by. Sums go to to[pixel] +
   // channel.
   void multiply(const Block& block, int64_t group, Range blocks, const Panel& panel,
@@ -248,7 +129,4 @@ class ChannelVectors {
           scatter(at + r * stride, step, square + r * lanes, width);
       }
   }
-
-  const GatherOperands<S, T>& o_;
-  const GatherPlan& p_;
 };

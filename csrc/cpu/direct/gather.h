@@ -124,10 +124,16 @@ class Gather {
 template <class S, class T, class Use>
 auto with_gather(const GatherPlan& plan, int workers, const void* read, const void* weight,
                  const void* bias, void* written, void* workspace, const Use& use) {
-  if (plan.channels_in_vectors) {
+  if (plan.vectors == VectorsHold::kWrittenChannels) {
     Gather<S, T, ChannelVectors> gather(plan, kLanes<T>, kMaxVectors, workers, read, weight, bias,
                                         written, workspace);
     return use(gather);
+  }
+  if constexpr (kSame<S, T>) {
+    if (plan.vectors == VectorsHold::kReadChannels) {
+      Gather<S, T, DotProducts> gather(plan, 1, 1, workers, read, weight, bias, written, workspace);
+      return use(gather);
+    }
   }
   Gather<S, T, PixelVectors> gather(plan, 1, kMaxRows, workers, read, weight, bias, written,
                                     workspace);

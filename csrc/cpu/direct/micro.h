@@ -127,6 +127,52 @@ MultiplyRows<T> row_tile(int rows, int vectors) {
                         : multiply_rows<T, R, 3>;
 }
 
+// Dot products of rows that lie anywhere with one vector per step: step s of a row is at
+// rows[row][offsets[s]].
+template <class T, int R>
+void multiply_dots(const T* const* rows, const int64_t* offsets, const Steps<T>* steps, int count,
+                   T* const* to, int64_t at, bool add, T bias) {
+  const T* row[R];
+  Vector<T> total[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    row[r] = rows[r];
+    total[r] = Vector<T>{};
+  }
+  for (int s = 0; s < count; ++s) {
+    const T* vectors = steps[s].vectors;
+    for (int64_t step = steps[s].depth; step > 0; --step, vectors += kLanes<T>) {
+      const int64_t offset = *offsets++;
+      const Vector<T> vector = load(vectors);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) total[r] += load(row[r] + offset) * vector;
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    T lanes[kLanes<T>];
+    store(lanes, total[r]);
+#pragma GCC unroll 4
+    for (int half = kLanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    T& sum = to[r][at];
+    sum = (add ? sum + lanes[0] : lanes[0]) + bias;
+  }
+}
+
+template <class T>
+using MultiplyDots = void (*)(const T* const* rows, const int64_t* offsets, const Steps<T>* steps,
+                              int count, T* const* to, int64_t at, bool add, T bias);
+
+template <class T, int R = kMaxRows>
+MultiplyDots<T> dot_tile(int rows) {
+  if constexpr (R > 1) {
+    if (rows < R) return dot_tile<T, R - 1>(rows);
+  }
+  return multiply_dots<T, R>;
+}
+
 // The same for vectors that lie anywhere, all in the same pattern: vector v of a step is at
 // vectors[v][offsets[step]], and value (row, step) at step * R + row of a segment. Row r's sums go
 // to to[v] + r * pitch.

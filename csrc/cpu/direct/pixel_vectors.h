@@ -110,7 +110,7 @@ class PixelVectors {
       int64_t offsets[kPanelDepth];
       int count =
           list_stretches(p_, *block.region, chunks.begin(chunk), chunks.size(chunk), stretches);
-      list_offsets(p_, *block.region, group, stretches, count, offsets);
+      list_offsets(p_, *block.region, group, stretches, count, 1, offsets);
       count = merge_stretches(stretches, count, ranges);
       for (int64_t t = 0; t < tiles.parts; ++t)
         for (int64_t b = blocks.begin; b < blocks.end; ++b) {

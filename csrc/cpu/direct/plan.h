@@ -34,6 +34,8 @@ struct Region {
   bool in_place;  // rows are whole vectors that every tap reads inside the image, densely
 };
 
+enum class VectorsHold { kWrittenPixels, kWrittenChannels, kReadChannels };
+
 // grad_input is the same gather as conv2d with the channels' roles swapped, and one set of spans
 // per residue of the position modulo the stride. Channel counts are per group; weight strides are
 // (written channel, read channel, kernel height, kernel width).
@@ -42,7 +44,7 @@ struct GatherPlan {
   int64_t read_size[2], kernel[2];
   int64_t read_strides[4], written_strides[4], weight_strides[4];
   int64_t weight_group_stride;
-  bool channels_in_vectors;  // vectors hold written channels; else they hold written pixels
+  VectorsHold vectors;
   int64_t samples;         // that are worked on together, so that what they read stays in the cache
   int64_t block_pixels;    // pixels that share a packed panel
   int64_t panel_depth;     // products per pixel in a panel: the summation is cut here

@@ -197,6 +197,16 @@ void set_roles(GatherPlan& plan, const ConvProblem& p) {
   }
 }
 
+bool widens(const ConvProblem& p) {
+  return p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+}
+
+// Whether vectors hold read channels: written ones would fill a small part of one.
+bool is_dot_product(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
+  return 4 * plan.written_channels <= lanes && plan.read_strides[1] == 1 &&
+         plan.read_channels > 0 && plan.read_channels % lanes == 0 && !widens(p);
+}
+
 // What speaks for vectors of pixels when channels are not innermost.
 struct PixelPlan {
   bool in_place;  // vectors are read where they are, if they can be
@@ -205,7 +215,6 @@ struct PixelPlan {
 
 PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
   constexpr int64_t kLongRow = 6, kDeep = 8;  // in vectors
-  const bool widened = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
   const bool dense = p.stride[1] == 1 && plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
   const bool few_channels = plan.written_channels <= 64;
   const bool long_rows = dense && plan.read_size[1] >= kLongRow * lanes;
@@ -213,12 +222,12 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   // Reading in place saves packing, which costs the more the fewer written channels share a vector;
   // but what is left of rows makes pieces of its own.
   const bool in_place =
-      dense && !widened && plan.read_channels > 0 && (few_channels || (one_tap && long_rows));
+      dense && !widens(p) && plan.read_channels > 0 && (few_channels || (one_tap && long_rows));
   // Vectors of channels need no packing, and planes may be cut finely; but the result has to be
   // transposed, and the last vector filled.
   const int64_t depth = p.kernel[0] * p.kernel[1] * plan.read_channels;
   const int64_t filled = round_up(plan.written_channels, lanes);
-  const bool channels = !widened && depth >= kDeep * lanes &&
+  const bool channels = !widens(p) && depth >= kDeep * lanes &&
                         8 * plan.written_channels >= 7 * filled && !(in_place && long_rows);
   return {in_place, !channels};
 }
@@ -248,16 +257,17 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const int64_t lanes = vector_bytes / element_bytes;
   const bool channels_last = plan.written_strides[1] == 1;
   const PixelPlan pixel_vectors = plan_pixels(plan, p, lanes);
+  const bool dots = is_dot_product(plan, p, lanes);
   const bool by_channels = channels_last ? plan.written_channels > 1 : !pixel_vectors.preferred;
   // With written channels in vectors a piece costs little more than the last register tile, which
   // it may not fill. With pixels in vectors it may not fill the last vector either, and a cut along
   // the width makes runs shorter: packing one takes about five steps of the register tile's loop,
   // each of which multiplies `lanes` pixels by one written channel.
-  const int64_t row_overhead = by_channels ? 2 : 8;
+  const int64_t row_overhead = by_channels || dots ? 2 : 8;
   const int64_t run_overhead =
-      by_channels ? 2 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
+      by_channels || dots ? 2 : 8 + 80 * lanes / std::max<int64_t>(1, plan.written_channels);
   AxisPlan h = plan_axis(p, 0, row_overhead), w = plan_axis(p, 1, run_overhead);
-  if (!by_channels && pixel_vectors.in_place) {
+  if (!by_channels && !dots && pixel_vectors.in_place) {
     split_inside(h, plan.read_size[0], 1);
     split_inside(w, plan.read_size[1], lanes);
   }
@@ -271,7 +281,9 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   // Both orientations add in the same order and give the same bits, so the choice may look at the
   // batch.
   const bool few_pixels = pixels * plan.batch * 2 <= lanes && plan.written_channels >= lanes;
-  plan.channels_in_vectors = by_channels || few_pixels;
+  plan.vectors = dots                        ? VectorsHold::kReadChannels
+                 : by_channels || few_pixels ? VectorsHold::kWrittenChannels
+                                             : VectorsHold::kWrittenPixels;
   constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
   const int64_t sample_bytes =
       plan.groups * element_bytes *
@@ -287,8 +299,9 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const int64_t tile = kMaxVectors * lanes;
   const int64_t fitting =
       kPanelBytes / (element_bytes * std::max<int64_t>(1, plan.panel_depth)) / tile * tile;
-  plan.block_pixels =
-      plan.channels_in_vectors ? 384 / element_bytes : std::clamp(fitting, tile, 4 * tile);
+  plan.block_pixels = plan.vectors != VectorsHold::kWrittenPixels
+                          ? 384 / element_bytes
+                          : std::clamp(fitting, tile, 4 * tile);
   plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.samples, lanes));
   plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
 }
