@@ -218,20 +218,25 @@ class PixelVectors {
              const Scratch& scratch) const {
     const Region& region = *block.region;
     const int64_t step = region.w.step * p_.written_strides[3];
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t channel = group * p_.written_channels + first + c;
-      T* sums = scratch.sums + c * pitch;
-      if (o_.bias) {
-        const T bias = widen(o_.bias[channel]);
-        for (int64_t q = 0; q < pitch; ++q) sums[q] += bias;
+    const int64_t channel = group * p_.written_channels + first, stride = p_.written_strides[1];
+    for (int64_t c = 0; o_.bias && c < channels; ++c) {
+      const T bias = widen(o_.bias[channel + c]);
+      for (int64_t q = 0; q < pitch; ++q) scratch.sums[c * pitch + q] += bias;
+    }
+    for (int64_t r = 0; r < scratch.run_count; ++r) {
+      const Run& run = scratch.runs[r];
+      const T* sums = scratch.sums + run.column;
+      S* to = o_.written + run.n * p_.written_strides[0] + channel * stride +
+              (region.h.begin + run.i * region.h.step) * p_.written_strides[2] +
+              (region.w.begin + run.j * region.w.step) * p_.written_strides[3];
+      if constexpr (kSame<S, T>) {
+        if (step == 1) {
+          copy_rows(to, stride, sums, pitch, channels, run.count);
+          continue;
+        }
       }
-      for (int64_t r = 0; r < scratch.run_count; ++r) {
-        const Run& run = scratch.runs[r];
-        S* to = o_.written + run.n * p_.written_strides[0] + channel * p_.written_strides[1] +
-                (region.h.begin + run.i * region.h.step) * p_.written_strides[2] +
-                (region.w.begin + run.j * region.w.step) * p_.written_strides[3];
-        scatter(to, step, sums + run.column, run.count);
-      }
+      for (int64_t c = 0; c < channels; ++c)
+        scatter(to + c * stride, step, sums + c * pitch, run.count);
     }
   }
 
