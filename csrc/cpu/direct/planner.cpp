@@ -213,10 +213,12 @@ struct PixelPlan {
   bool preferred;
 };
 
-PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
-  constexpr int64_t kLongRow = 6, kDeep = 8;  // in vectors
+PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lanes,
+                      int64_t element_bytes) {
+  constexpr int64_t kFewChannels = 4, kLongRow = 6, kDeep = 8;  // in vectors
+  constexpr int64_t kLineBytes = 64, kCacheBytes = 524288;      // the second level's
   const bool dense = p.stride[1] == 1 && plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
-  const bool few_channels = plan.written_channels <= 64;
+  const bool few_channels = plan.written_channels <= kFewChannels * lanes;
   const bool long_rows = dense && plan.read_size[1] >= kLongRow * lanes;
   const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
   // Reading in place saves packing, which costs the more the fewer written channels share a vector;
@@ -227,7 +229,12 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   // transposed, and the last vector filled.
   const int64_t depth = p.kernel[0] * p.kernel[1] * plan.read_channels;
   const int64_t filled = round_up(plan.written_channels, lanes);
-  const bool channels = !widens(p) && depth >= kDeep * lanes &&
+  // Few broadcast pixels, the register tile of narrow vectors, use little of each cache line: these
+  // must not come from afar.
+  const int64_t read_bytes =
+      plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
+  const bool near = lanes * element_bytes >= kLineBytes || read_bytes <= kCacheBytes;
+  const bool channels = !widens(p) && near && depth >= kDeep * lanes &&
                         8 * plan.written_channels >= 7 * filled && !(in_place && long_rows);
   return {in_place, !channels};
 }
@@ -256,7 +263,7 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
 
   const int64_t lanes = vector_bytes / element_bytes;
   const bool channels_last = plan.written_strides[1] == 1;
-  const PixelPlan pixel_vectors = plan_pixels(plan, p, lanes);
+  const PixelPlan pixel_vectors = plan_pixels(plan, p, lanes, element_bytes);
   const bool dots = is_dot_product(plan, p, lanes);
   const bool by_channels = channels_last ? plan.written_channels > 1 : !pixel_vectors.preferred;
   // With written channels in vectors a piece costs little more than the last register tile, which
