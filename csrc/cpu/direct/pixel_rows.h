@@ -15,6 +15,7 @@ class PixelRows {
     const S* sample;
     int64_t h, w;  // what a tap with origin 0 reads
     S* written;    // the first channel
+    const S* all;  // what the first tap reads, if every tap reads inside the image; else null
   };
 
   struct RowScratch {
@@ -86,7 +87,8 @@ class PixelRows {
     const Cut tiles(block.end - block.begin, kMaxRows);
     for (int64_t t = 0; t < tiles.parts; ++t)
       for (int64_t q = tiles.begin(t); !scratch.in_place[t] && q < tiles.begin(t + 1); ++q)
-        pack_pixel(scratch.pixels[q], group, stretches, count, scratch.panel + q * pitch_);
+        pack_pixel(scratch.pixels[q], group, stretches, count, depth, panel.offsets,
+                   scratch.panel + q * pitch_);
   }
 
   const GatherOperands<S, T>& o_;
@@ -100,7 +102,8 @@ class PixelRows {
     Pixel pixel = {o_.read + n * p_.read_strides[0], i * region.h.read_step, j * region.w.read_step,
                    o_.written + n * p_.written_strides[0] +
                        (region.h.begin + i * region.h.step) * p_.written_strides[2] +
-                       (region.w.begin + j * region.w.step) * p_.written_strides[3]};
+                       (region.w.begin + j * region.w.step) * p_.written_strides[3],
+                   nullptr};
     // Pixels that read inside the image with every tap; the taps' origins are monotone.
     int64_t low = 0, high = -1;
     if (last_h >= 0 && last_w >= 0 && inside(pixel.h + region.h.taps[0].origin, 0) &&
@@ -110,14 +113,13 @@ class PixelRows {
       high = p_.read_size[1] - 1 - most(a, b);
     }
     for (int64_t q = run.begin; q < run.begin + run.count; ++q) {
+      const bool all = pixel.w >= low && pixel.w <= high;
+      pixel.all = all ? at(pixel, region.h.taps->origin, region.w.taps->origin) : nullptr;
       scratch.pixels[q] = pixel;
+      scratch.rows[q] = nullptr;
       if constexpr (kSame<S, T>) {
-        const bool in_place = pixel.w >= low && pixel.w <= high;
-        scratch.rows[q] =
-            in_place ? at(pixel, region.h.taps->origin, region.w.taps->origin) : nullptr;
+        scratch.rows[q] = pixel.all;
         scratch.written[q] = pixel.written;
-      } else {
-        scratch.rows[q] = nullptr;
       }
       pixel.w += region.w.read_step;
       pixel.written += region.w.step * p_.written_strides[3];
@@ -134,11 +136,18 @@ class PixelRows {
   }
 
   void pack_pixel(const Pixel& pixel, int64_t group, const Stretch* stretches, int count,
-                  T* to) const {
+                  int64_t depth, const int64_t* offsets, T* to) const {
+    constexpr int64_t kShort = 8;
+    if (pixel.all && step_ == 1 && depth < count * kShort) {
+      for (int64_t s = 0; s < depth; ++s) to[s] = widen(pixel.all[offsets[s]]);
+      return;
+    }
     for (int s = 0; s < count; ++s) {
       const Stretch& stretch = stretches[s];
       const int64_t h = pixel.h + stretch.origin_h, w = pixel.w + stretch.origin_w;
-      if (!inside(h, 0) || !inside(w, 1))
+      if (pixel.all)
+        gather(to, pixel.all + *offsets, p_.read_strides[1], stretch.count);
+      else if (!inside(h, 0) || !inside(w, 1))
         clear(to, stretch.count);
       else
         gather(to,
@@ -146,6 +155,7 @@ class PixelRows {
                    (group * p_.read_channels + stretch.channel) * p_.read_strides[1],
                p_.read_strides[1], stretch.count);
       to += stretch.count;
+      offsets += stretch.count / step_;
     }
   }
 };
