@@ -126,5 +126,5 @@ demo: build ## train the dilated classifier beside torch.nn's; pictures in outpu
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)
 
-clean: ## remove everything that was built, and .venv
-	rm -rf build dist *.egg-info dilconv_ext/*.so .venv
+clean: ## remove everything that was built or drawn, and .venv
+	rm -rf build dist output *.egg-info dilconv_ext/*.so $(VENV)

@@ -79,7 +79,8 @@ def explain(
     Raises:
         RuntimeError, TypeError: as the call itself would.
     """
-    raise_for_arguments("explain", input, weight, bias, groups)
+    numbers = {"stride": stride, "padding": padding, "dilation": dilation}
+    raise_for_arguments("explain", input, weight, bias, groups, **numbers)
     axes = weight.dim() - 2
     if axes not in (1, 2) or not axes < input.dim() <= axes + 2:
         raise_for_rank("explain", input, weight, axes=1 if axes == 1 else 2)
@@ -91,6 +92,8 @@ def explain(
         pads = pads_1d(padding, input, weight, step, gap)
         steps, spread = (1, step), (1, gap)
     geometry = (steps, pads, spread, groups)
+    if input.is_meta:  # the same question about tensors without data
+        input, weight = _empty_like(input, "cpu"), _empty_like(weight, "cpu")
     # The output's shape and strides come from the shape rule; its memory is never touched.
     meta = [None if t is None else _empty_like(t, "meta") for t in (input, weight, bias)]
     output = _empty_like(ops.conv2d(*meta, *geometry), input.device)

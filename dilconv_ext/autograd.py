@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -53,7 +54,10 @@ def _save(ctx: Any, first: Tensor, second: Tensor) -> None:
 
 def _sum_to_bias(grad: Tensor, spatial: int) -> Tensor:
     channel = grad.dim() - spatial - 1
-    return grad.sum([dim for dim in range(grad.dim()) if dim != channel])
+    dims = [dim for dim in range(grad.dim()) if dim != channel]
+    if grad.dtype == torch.complex32:  # torch has no sum for it
+        return torch.view_as_complex(torch.view_as_real(grad).sum(dims))
+    return grad.sum(dims)
 
 
 def _add(terms: list[Tensor]) -> Tensor:
@@ -78,7 +82,8 @@ class DilatedConv2dFunction(Function):
         input, weight = inputs[:2]
         _save(ctx, input, weight)
         ctx.geometry = _geometry(*inputs[3:])
-        ctx.kernel_size = tuple(weight.shape[2:])
+        ctx.weight_shape = tuple(weight.shape)
+        ctx.kernel_size = ctx.weight_shape[2:]
         ctx.input_size = tuple(input.shape[-len(ctx.kernel_size) :])
         ctx.output_shape = tuple(output.shape)
 
@@ -93,10 +98,20 @@ class DilatedConv2dFunction(Function):
             by_input = GradInputFunction.apply(
                 grad, weight.conj(), ctx.input_size, None, *ctx.geometry
             )
+        # Without input channels the output has none either, and nothing reaches weight and bias.
+        empty = ctx.weight_shape[1] == 0
         if ctx.needs_input_grad[1]:
-            by_weight = GradWeightFunction.apply(grad, input.conj(), ctx.kernel_size, *ctx.geometry)
+            by_weight = (
+                grad.new_zeros(ctx.weight_shape)
+                if empty
+                else GradWeightFunction.apply(grad, input.conj(), ctx.kernel_size, *ctx.geometry)
+            )
         if any(ctx.needs_input_grad[2:3]):
-            by_bias = _sum_to_bias(grad, len(ctx.kernel_size))
+            by_bias = (
+                grad.new_zeros(ctx.weight_shape[0])
+                if empty
+                else _sum_to_bias(grad, len(ctx.kernel_size))
+            )
         return _grads(ctx, by_input, by_weight, by_bias)
 
     @staticmethod

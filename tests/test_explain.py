@@ -79,6 +79,13 @@ def test_explain_takes_every_call(x: torch.Tensor, w: torch.Tensor, kwargs: dict
         assert torch.equal(f(x, w, **kwargs), expected)
 
 
+def test_explain_takes_tensors_without_data() -> None:
+    x, w = torch.empty(1, 64, 28, 28), torch.empty(64, 64, 3, 3)
+    assert str(dc.explain(x.to("meta"), w.to("meta"), padding=1)) == str(
+        dc.explain(x, w, padding=1)
+    )
+
+
 def test_explain_raises_as_the_call_would() -> None:
     for kwargs in (
         {"stride": 0},

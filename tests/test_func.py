@@ -161,3 +161,19 @@ def test_named_function_under_vmap(op: str) -> None:
         vmap(grad(lambda a: (f(a) ** 2).sum()))(batch),
         torch.stack([grad(lambda a: (f(a) ** 2).sum())(a) for a in batch]),
     )
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_named_function_has_the_operators_special_cases() -> None:
+    """No input channels give zero gradients; complex32 has a bias gradient."""
+    for shape, dtype in (((2, 0, 5, 6), torch.float32), ((2, 2, 5, 6), torch.complex32)):
+        x = torch.ones(shape, dtype=dtype)
+        w = torch.ones(4, shape[1], 3, 3, dtype=dtype)
+        bias = torch.ones(4, dtype=dtype)
+        gradients = []
+        for f in (dc.autograd.DilatedConv2dFunction.apply, torch.ops.dilconv.conv2d):
+            leaves = [t.clone().requires_grad_() for t in (x, w, bias)]
+            f(*leaves).backward(torch.ones_like(f(*leaves)))
+            gradients.append([leaf.grad for leaf in leaves])
+        for ours, expected in zip(*gradients, strict=True):
+            assert_agrees(ours, expected)

@@ -71,7 +71,9 @@ std::string describe(const ConvProblem& p) {
               p.out_size[0], 'x', p.out_size[1], " stride ", p.stride[0], 'x', p.stride[1],
               " dilation ", p.dilation[0], 'x', p.dilation[1], " pads ", p.pad_before[0], ',',
               p.pad_after[0], ',', p.pad_before[1], ',', p.pad_after[1], " groups ", p.groups,
-              p.y_strides[1] == 1 ? " channels_last" : " contiguous");
+              p.y_strides[1] == 1 && p.out_channels > 1 ? " channels_last"
+              : p.y_strides[3] == 1                     ? " contiguous"
+                                                        : " strided");
 }
 
 }  // namespace dilconv

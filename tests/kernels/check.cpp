@@ -327,10 +327,10 @@ int main() {
         for (const Dtype& dtype : kDtypes)
           for (const bool channels_last : {false, true})
             here += check_case(isa, sizes, op, dtype, channels_last);
-    std::printf("%s: %d runs checked\n", isa, here);
+    std::printf("%s: %d cases checked\n", isa, here);
     checked += here;
   }
   expect(checked > 0, "the library", "no kernel but the reference");
-  std::printf("%d passed, %d failed\n", checked - failures, failures);
+  std::printf("%d cases checked, %d checks failed\n", checked, failures);
   return failures != 0;
 }
