@@ -1,5 +1,5 @@
-// The row of the depthwise kernel: one input and one output channel per group; bandwidth, not
-// arithmetic, bounds it.
+// The row of the depthwise kernel: one input channel per group; bandwidth, not arithmetic,
+// bounds it.
 #include <algorithm>
 #include <cstdlib>
 
@@ -10,12 +10,25 @@
 namespace dilconv {
 namespace {
 
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether packing rows with their margins, by phases of the stride, keeps them near their length.
+bool rows_pack_well(const ConvProblem& p) {
+  const int64_t margins =
+      p.dilation[1] * (p.kernel[1] - 1) + std::abs(p.pad_before[1]) + std::abs(p.pad_after[1]);
+  const int64_t affordable = 4 * (p.in_size[1] + p.out_size[1]) + 1024;
+  return margins <= affordable && 16 * p.stride[1] <= affordable;
+}
+
 // The plan, and the regions that it points to.
 struct OwnedPlan {
   OwnedPlan(const ConvProblem& p, const InstructionSet& isa) : regions(whole_regions(p)) {
     const bool reads_x = p.op != DILCONV_GRAD_INPUT;
+    const int64_t multiplier = p.out_channels / p.groups;
     plan.batch = p.batch;
-    plan.channels = p.groups;
+    plan.channels = reads_x ? p.out_channels : p.in_channels;
+    plan.depth = reads_x ? 1 : multiplier;
+    plan.divisor = reads_x ? multiplier : 1;
     for (int axis = 0; axis < 2; ++axis) {
       plan.read_size[axis] = reads_x ? p.in_size[axis] : p.out_size[axis];
       plan.written_size[axis] = reads_x ? p.out_size[axis] : p.in_size[axis];
@@ -25,10 +38,12 @@ struct OwnedPlan {
     plan.weight_strides[0] = p.w_strides[0];
     std::copy_n(reads_x ? p.x_strides : p.y_strides, 4, plan.read_strides);
     std::copy_n(reads_x ? p.y_strides : p.x_strides, 4, plan.written_strides);
-    const int64_t lanes = isa.vector_bytes / element_bytes(p);
-    plan.channels_last = p.x_strides[1] == 1 && p.y_strides[1] == 1 && plan.channels >= lanes;
     plan.regions = regions.data();
     plan.region_count = regions.size();
+    const int64_t lanes = isa.vector_bytes / element_bytes(p);
+    choose_form(p, lanes);
+    set_tiles(p, lanes);
+    set_splits(lanes);
     set_margins(lanes);
   }
 
@@ -36,6 +51,60 @@ struct OwnedPlan {
   OwnedRegions regions;
 
  private:
+  void choose_form(const ConvProblem& p, int64_t lanes) {
+    const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
+    const bool rows_dense = plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
+    const bool widened = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+    // Turning pixels and channels around costs as much as about twelve taps.
+    const bool short_sums = p.op != DILCONV_GRAD_WEIGHT && p.kernel[0] * p.kernel[1] <= 5 &&
+                            plan.written_size[1] >= 8 * lanes;
+    if (channels_last && !widened && p.in_channels == p.out_channels && plan.channels >= lanes)
+      plan.form = DepthwiseForm::kInPlace;
+    else if (rows_dense && plan.depth == 1 && rows_pack_well(p) &&
+             (2 * plan.channels <= lanes || short_sums))
+      plan.form = DepthwiseForm::kPlanes;
+    else
+      plan.form = DepthwiseForm::kBlocks;
+  }
+
+  // How many positions an axis reads at most for `written` ones.
+  static int64_t reads(const ConvProblem& p, int axis, int64_t written) {
+    const int64_t reach = p.dilation[axis] * (p.kernel[axis] - 1), step = p.stride[axis];
+    if (p.op != DILCONV_GRAD_INPUT)
+      return std::min(p.in_size[axis], (written - 1) * step + reach + 1);
+    return std::min(p.out_size[axis], (written - 1 + reach) / step + 2);
+  }
+
+  // Tiles whose reads stay in the second-level cache; they are large beside the taps' reach, as
+  // neighbours read that twice.
+  void set_tiles(const ConvProblem& p, int64_t lanes) {
+    constexpr int64_t kCacheBytes = 262144, kColumns = 512;
+    const bool in_place = plan.form == DepthwiseForm::kInPlace;
+    const int64_t pixel_bytes = element_bytes(p) * (in_place ? 2 * plan.channels : lanes);
+    for (int axis = 1; axis >= 0; --axis) {
+      const int64_t whole = std::max<int64_t>(1, plan.written_size[axis]);
+      const int64_t reach = reads(p, axis, 1);
+      const int64_t step = p.op == DILCONV_GRAD_INPUT ? 1 : p.stride[axis];
+      const int64_t target =
+          axis == 1 ? kColumns : kCacheBytes / (pixel_bytes * plan.tile_reads[1] * step);
+      const int64_t least_size = in_place ? 1 : std::max<int64_t>(1, reach / step);
+      const int64_t size = std::min(whole, std::max(target, least_size));
+      plan.tile[axis] = divide_up(whole, divide_up(whole, size));
+      plan.tile_reads[axis] = std::max<int64_t>(1, reads(p, axis, plan.tile[axis]));
+    }
+  }
+
+  void set_splits(int64_t lanes) {
+    constexpr int64_t kTasks = 32, kPartialSums = int64_t(1) << 20;
+    const int64_t units = plan.batch * divide_up(plan.written_size[0], plan.tile[0]) *
+                          divide_up(plan.written_size[1], plan.tile[1]);
+    const int64_t blocks = divide_up(plan.channels, lanes);
+    const int64_t sums = plan.kernel[0] * plan.kernel[1] * blocks * lanes;
+    const int64_t wanted =
+        plan.form == DepthwiseForm::kInPlace ? kTasks : divide_up(kTasks, blocks);
+    plan.splits = std::max<int64_t>(1, std::min({units, wanted, kPartialSums / sums}));
+  }
+
   void set_margins(int64_t lanes) {
     int64_t first = INT64_MAX, last = INT64_MIN, longest = 0;
     for (int64_t r = 0; r < plan.region_count; ++r) {
@@ -56,14 +125,8 @@ struct OwnedPlan {
 
 const char* refuses(const ConvProblem& p) {
   if (!is_floating(p)) return "depthwise runs floating types only";
-  if (p.groups < 2 || p.in_channels != p.groups || p.out_channels != p.groups)
-    return "depthwise needs at least two groups, with one input and one output channel each";
-  const int64_t margins =
-      p.dilation[1] * (p.kernel[1] - 1) + std::abs(p.pad_before[1]) + std::abs(p.pad_after[1]);
-  const int64_t affordable = 4 * (p.in_size[1] + p.out_size[1]) + 1024;
-  if (margins > affordable || 16 * p.stride[1] > affordable)
-    return "depthwise packs rows with their margins, by phases of the stride: these are much "
-           "longer than the row";
+  if (p.groups < 2 || p.in_channels != p.groups || p.out_channels == 0)
+    return "depthwise needs at least two groups, with one input channel each";
   return nullptr;
 }
 

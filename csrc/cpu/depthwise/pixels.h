@@ -1,175 +1,286 @@
-// Depthwise, channels_last: vectors hold neighbouring channels of a pixel, and nothing is packed
-// but the weights.
+// Depthwise, vectors of channels: a vector holds neighbouring channels of a pixel, and a register
+// tile neighbouring pixels, so that each weight that is loaded serves all of them.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-template <class T, class S>
-inline Vector<T> load_widened(const S* from) {
-  if constexpr (kSame<S, T>) {
-    return load(from);
-  } else {
-    T values[kLanes<T>];
-    for (int lane = 0; lane < kLanes<T>; ++lane) values[lane] = widen(from[lane]);
-    return load(values);
+// Pixels of a sample, from `row` and `column` on: where the first one's channels are, and the
+// distances between rows and columns.
+template <class T>
+struct PixelView {
+  T* first;
+  int64_t row, column;
+  int64_t row_pitch, column_pitch;
+
+  T* at(int64_t i, int64_t j) const {
+    return first + (i - row) * row_pitch + (j - column) * column_pitch;
   }
-}
-
-template <class T, class S>
-inline void store_narrowed(S* to, Vector<T> value) {
-  if constexpr (kSame<S, T>) {
-    store(to, value);
-  } else {
-    T values[kLanes<T>];
-    store(values, value);
-    for (int lane = 0; lane < kLanes<T>; ++lane) narrow(values[lane], to[lane]);
-  }
-}
-
-// Up to kGroupVectors vectors of channels. The last vector of all overlaps the one before where the
-// channels are no whole number of vectors; fewer channels than one vector holds are refused by the
-// kernel.
-constexpr int kGroupVectors = 4;
-
-template <int V>
-struct ChannelGroup {
-  int64_t at[V];  // the first channel of each vector
 };
 
-// Calls body(ChannelGroup<V>) for group `index` of `channels` channels.
-template <class T, class Body>
-inline void with_channel_group(int64_t channels, int64_t index, const Body& body) {
-  const int64_t vectors = (channels + kLanes<T> - 1) / kLanes<T>, first = index * kGroupVectors;
-  const auto at = [&](int64_t v) { return least((first + v) * kLanes<T>, channels - kLanes<T>); };
-  switch (least(kGroupVectors, vectors - first)) {
-    case 1:
-      return body(ChannelGroup<1>{{at(0)}});
-    case 2:
-      return body(ChannelGroup<2>{{at(0), at(1)}});
-    case 3:
-      return body(ChannelGroup<3>{{at(0), at(1), at(2)}});
-    default:
-      return body(ChannelGroup<4>{{at(0), at(1), at(2), at(3)}});
-  }
+inline bool inside(int64_t position, int64_t size) { return uint64_t(position) < uint64_t(size); }
+
+// Positions of a span, [begin, end).
+struct Part {
+  int64_t begin, end;
+};
+
+// The part of a span that is written in [begin, end).
+inline Part part_of(const Span& span, int64_t begin, int64_t end) {
+  const auto first_from = [&](int64_t position) {
+    return position <= span.begin
+               ? 0
+               : least(span.count, (position - span.begin + span.step - 1) / span.step);
+  };
+  return {first_from(begin), first_from(end)};
 }
 
+// Taps of a strip of written pixels, neighbours along the kernel's row: where the first of them
+// reads for the first pixel, and its weight, both as distances. The pixels [first, last) of the
+// strip are those for which it reads inside the row.
+struct StripTaps {
+  int64_t read, weight;
+  int64_t first, last;
+};
+
+// The sums of a strip stay in registers, with kSharedTaps weights and a vector that is read.
+constexpr int kStripPixels = kMaxRows == 8 ? 14 : 8;
+constexpr int kSharedTaps = 4;
+
+// conv2d or grad_input of a region.
+//
+// Pixels of a strip are as far apart as neighbouring taps are, where rows are long enough for that:
+// then a vector that is read serves kSharedTaps taps. The taps are listed once for all rows and
+// channels of a strip, row by row of the kernel, and in the order of the columns they read, which
+// is the order of the sums: those that read inside for every pixel, by fours and the rest of the
+// row, and before and after them those that do so for some pixels only.
 template <class T>
-inline int64_t channel_groups(int64_t channels) {
-  return ((channels + kLanes<T> - 1) / kLanes<T> + kGroupVectors - 1) / kGroupVectors;
-}
-
-template <class S, class T>
-class Pixels {
+class PixelGather {
  public:
-  explicit Pixels(const DepthwisePlan& plan) : p_(plan) {}
-
-  // packed[tap][channel]
-  void pack_weights(const S* weight, T* packed) const {
-    for (int64_t a = 0; a < p_.kernel[0]; ++a)
-      for (int64_t b = 0; b < p_.kernel[1]; ++b, packed += p_.channels)
-        gather(packed, weight + a * p_.weight_strides[1] + b * p_.weight_strides[2],
-               p_.weight_strides[0], p_.channels);
+  // weights: [tap][channel]. starts: what sums start from; null: from what is written. far: the
+  // views are not in the cache. lists: 4 * kernel taps.
+  PixelGather(const DepthwisePlan& plan, const Region& region, const PixelView<const T>& read,
+              const PixelView<T>& written, const T* weights, int64_t tap_pitch, const T* starts,
+              bool far, StripTaps* lists)
+      : p_(plan),
+        region_(region),
+        read_(read),
+        written_(written),
+        weights_(weights),
+        starts_(starts),
+        tap_pitch_(tap_pitch),
+        far_(far),
+        fours_(lists),
+        rests_(fours_ + plan.kernel[0] * plan.kernel[1]),
+        heads_(rests_ + plan.kernel[0] * plan.kernel[1]),
+        tails_(heads_ + plan.kernel[0] * plan.kernel[1]) {
+    const Span& w = region.w;
+    if (w.tap_count > 1) {
+      const int64_t distance = w.taps[1].origin - w.taps[0].origin;
+      reversed_ = distance < 0;
+      const int64_t apart = (reversed_ ? -distance : distance) / w.read_step;
+      // Reading far apart costs more of the cache than few taps save.
+      const bool worthwhile =
+          apart == 1 || (apart <= 8 && w.tap_count >= 7 && apart * kStripPixels <= 2 * w.count);
+      sharing_ = distance % w.read_step == 0 && worthwhile;
+      if (sharing_) apart_ = apart;
+      weight_step_ = (w.taps[1].kernel - w.taps[0].kernel) * tap_pitch * (reversed_ ? -1 : 1);
+    }
+    step_ = apart_ * w.read_step * read.column_pitch;
+    written_step_ = apart_ * w.step * written.column_pitch;
   }
 
-  // Row i of a region, of sample n.
-  void gather_row(const Region& region, int64_t n, int64_t i, const S* read, const T* packed,
-                  const S* bias, S* written) const {
-    const S* from = read + n * p_.read_strides[0];
-    S* to = written + n * p_.written_strides[0] +
-            (region.h.begin + i * region.h.step) * p_.written_strides[2] +
-            region.w.begin * p_.written_strides[3];
-    const int64_t step = region.w.step * p_.written_strides[3];
-    // A pixel's channels follow each other in memory: all groups of one pixel come before the next
-    // pixel.
-    for (int64_t j = 0; j < region.w.count; ++j)
-      for (int64_t g = 0; g < channel_groups<T>(p_.channels); ++g)
-        with_channel_group<T>(p_.channels, g, [&](const auto& group) {
-          gather_pixel(region, i, j, group, from, packed, bias, to + j * step);
-        });
-  }
-
-  // dw of kernel row a, for one group of channels.
-  void weight_row(int64_t a, int64_t index, const S* x, const S* y, S* w) const {
-    with_channel_group<T>(p_.channels, index, [&](const auto& group) {
-      for (int64_t b = 0; b < p_.kernel[1]; ++b) weight_tap(a, b, group, x, y, w);
-    });
+  // `channels` channels, at least as many as a vector holds; the last vector may overlap the one
+  // before.
+  void run(Part rows, Part columns, int64_t channels) {
+    for (int64_t r = 0; r < least(apart_, columns.end - columns.begin); ++r) {
+      const Cut strips((columns.end - columns.begin - r + apart_ - 1) / apart_, kStripPixels);
+      for (int64_t s = 0; s < strips.parts; ++s) {
+        const int64_t begin = columns.begin + r + strips.begin(s) * apart_;
+        list_taps(begin, strips.size(s));
+        run_strip<kStripPixels>(strips.size(s), rows, begin, channels);
+      }
+    }
   }
 
  private:
-  template <int V>
-  void gather_pixel(const Region& region, int64_t i, int64_t j, const ChannelGroup<V>& group,
-                    const S* read, const T* packed, const S* bias, S* to) const {
-    Vector<T> total[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) total[v] = bias ? load_widened<T>(bias + group.at[v]) : Vector<T>{};
-    for (int64_t a = 0; a < region.h.tap_count; ++a) {
-      const int64_t row = region.h.taps[a].origin + i * region.h.read_step;
-      if (row < 0 || row >= p_.read_size[0]) continue;
-      for (int64_t b = 0; b < region.w.tap_count; ++b) {
-        const int64_t column = region.w.taps[b].origin + j * region.w.read_step;
-        if (column < 0 || column >= p_.read_size[1]) continue;
-        const S* from = read + row * p_.read_strides[2] + column * p_.read_strides[3];
-        const T* weights =
-            packed +
-            (region.h.taps[a].kernel * p_.kernel[1] + region.w.taps[b].kernel) * p_.channels;
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v)
-          total[v] += load_widened<T>(from + group.at[v]) * load(weights + group.at[v]);
+  // Entries of a list that belong to one row of the kernel.
+  struct PerRow {
+    int64_t heads, fours, rests, tails;
+  };
+
+  void list_taps(int64_t begin, int64_t count) {
+    StripTaps *heads = heads_, *fours = fours_, *rests = rests_, *tails = tails_;
+    const int64_t taps = region_.w.tap_count;
+    rest_ = 0;
+    for (int64_t a = 0; a < region_.h.tap_count; ++a) {
+      int64_t waiting = 0;  // taps from `first` on that are in no list yet
+      StripTaps first = {};
+      bool none_full = true;
+      for (int64_t b = 0; b < taps; ++b) {
+        const StripTaps tap = strip_tap(a, reversed_ ? taps - 1 - b : b, begin, count);
+        if (tap.first >= tap.last) continue;
+        if (tap.last - tap.first < count) {
+          *(none_full ? heads : tails)++ = tap;
+          continue;
+        }
+        none_full = false;
+        if (waiting++ == 0) first = tap;
+        if (waiting < kSharedTaps && sharing_) continue;
+        *(sharing_ ? fours : rests)++ = first;
+        waiting = 0;
       }
+      if (waiting > 0) *rests++ = first;
+      rest_ = sharing_ ? waiting : 1;
     }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store_narrowed<T>(to + group.at[v], total[v]);
+    const int64_t rows = most(1, region_.h.tap_count);
+    per_row_ = {(heads - heads_) / rows, (fours - fours_) / rows, (rests - rests_) / rows,
+                (tails - tails_) / rows};
+    one_kind_ = per_row_.heads + per_row_.tails == 0 && (per_row_.fours == 0 || rest_ == 0);
   }
 
-  // Summed per row, per sample, and over the batch, in order.
-  template <int V>
-  void weight_tap(int64_t a, int64_t b, const ChannelGroup<V>& group, const S* x, const S* y,
-                  S* w) const {
-    const Region& region = p_.regions[0];
-    Vector<T> total[V] = {};
-    for (int64_t n = 0; n < p_.batch; ++n) {
-      Vector<T> sample[V] = {};
-      for (int64_t i = 0; i < region.h.count; ++i) {
-        const int64_t row = region.h.taps[a].origin + i * region.h.read_step;
-        if (row < 0 || row >= p_.read_size[0]) continue;
-        add_row(b, group, x + n * p_.read_strides[0] + row * p_.read_strides[2],
-                y + n * p_.written_strides[0] + i * p_.written_strides[2], sample);
+  StripTaps strip_tap(int64_t a, int64_t b, int64_t begin, int64_t count) const {
+    const Tap &h = region_.h.taps[a], &w = region_.w.taps[b];
+    const int64_t step = apart_ * region_.w.read_step, size = p_.read_size[1];
+    const int64_t column = w.origin + begin * region_.w.read_step;
+    const int64_t first = column >= 0 ? 0 : (step - 1 - column) / step;
+    const int64_t last = column >= size ? 0 : least(count, (size - 1 - column) / step + 1);
+    return {h.origin * read_.row_pitch + column * read_.column_pitch,
+            (h.kernel * p_.kernel[1] + w.kernel) * tap_pitch_, first, last};
+  }
+
+  // The kernel rows that read inside the image for row i: neighbours, as their origins are
+  // monotone.
+  Part kernel_rows(int64_t i) const {
+    const Span& h = region_.h;
+    const auto reads = [&](int64_t a) {
+      return inside(h.taps[a].origin + i * h.read_step, p_.read_size[0]);
+    };
+    Part part = {0, h.tap_count};
+    while (part.begin < part.end && !reads(part.begin)) ++part.begin;
+    while (part.begin < part.end && !reads(part.end - 1)) --part.end;
+    return part;
+  }
+
+  template <int Q>
+  void run_strip(int64_t count, Part rows, int64_t begin, int64_t channels) const {
+    if constexpr (Q > 1)
+      if (count < Q) return run_strip<Q - 1>(count, rows, begin, channels);
+    strip<Q>(rows, begin, channels);
+  }
+
+  template <int Q>
+  __attribute__((noinline)) void strip(Part rows, int64_t begin, int64_t channels) const {
+    const Span &h = region_.h, &w = region_.w;
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      const Part a = kernel_rows(i);
+      const T* from = read_.at(i * h.read_step, 0);
+      T* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
+      const T* ahead = far_ ? next_row(i, begin) : nullptr;
+      const T* next = far_ && i + 1 < rows.end ? to + h.step * written_.row_pitch : nullptr;
+      for (int64_t at = 0; at < channels; at += kLanes<T>) {
+        const int64_t c = least(at, channels - kLanes<T>);
+        if (ahead)
+#pragma GCC unroll 14
+          for (int q = 0; q < Q; ++q) __builtin_prefetch(ahead + c + q * step_);
+        if (next)
+#pragma GCC unroll 14
+          for (int q = 0; q < Q; ++q) __builtin_prefetch(next + c + q * written_step_, 1);
+        pixels<Q>(a, from, to, c);
       }
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) total[v] += sample[v];
-    }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      T values[kLanes<T>];
-      store(values, total[v]);
-      // Channels that the vector before has too are its own to write: another task may hold it.
-      const int64_t skip = round_up(group.at[v], kLanes<T>) - group.at[v];
-      scatter(w + (group.at[v] + skip) * p_.weight_strides[0] + a * p_.weight_strides[1] +
-                  b * p_.weight_strides[2],
-              p_.weight_strides[0], values + skip, kLanes<T> - skip);
     }
   }
 
-  template <int V>
-  void add_row(int64_t b, const ChannelGroup<V>& group, const S* x, const S* y,
-               Vector<T> (&sample)[V]) const {
-    const Span& span = p_.regions[0].w;
-    const int64_t origin = span.taps[b].origin, step = span.read_step;
-    // Positions whose tap reads inside the row.
-    const int64_t begin = origin >= 0 ? 0 : (step - 1 - origin) / step;
-    const int64_t end = origin >= p_.read_size[1]
-                            ? 0
-                            : least(span.count, (p_.read_size[1] - 1 - origin) / step + 1);
-    Vector<T> sums[V] = {};
-    for (int64_t j = begin; j < end; ++j) {
-      const S* from = x + (origin + j * step) * p_.read_strides[3];
-      const S* written = y + j * p_.written_strides[3];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
-        sums[v] += load_widened<T>(from + group.at[v]) * load_widened<T>(written + group.at[v]);
+  // What row i + 1 reads for the first time.
+  const T* next_row(int64_t i, int64_t begin) const {
+    const Span &h = region_.h, &w = region_.w;
+    if (h.tap_count == 0 || w.tap_count == 0) return nullptr;
+    const int64_t one = h.taps[0].origin, other = h.taps[h.tap_count - 1].origin;
+    const int64_t row = most(one, other) + (i + 1) * h.read_step;
+    if (row >= p_.read_size[0] || row < 0) return nullptr;
+    const int64_t left = w.taps[reversed_ ? w.tap_count - 1 : 0].origin + begin * w.read_step;
+    return read_.at(row, most(0, left));
+  }
+
+  template <int Q>
+  __attribute__((always_inline)) void pixels(Part rows, const T* from, T* to, int64_t c) const {
+    Vector<T> total[Q];
+    if (starts_) {
+#pragma GCC unroll 14
+      for (int q = 0; q < Q; ++q) total[q] = load(starts_ + c);
+    } else {
+#pragma GCC unroll 14
+      for (int q = 0; q < Q; ++q) total[q] = load(to + c + q * written_step_);
     }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sample[v] += sums[v];
+    const T* read = from + c;
+    const T* weights = weights_ + c;
+    const int64_t together = one_kind_ ? most(1, rows.end - rows.begin) : 1;
+    for (int64_t a = rows.begin; a < rows.end; a += together) {
+      const Part some = {a, a + together};
+      add_parts(heads_, per_row_.heads, some, read, weights, total);
+      add<kSharedTaps>(fours_, per_row_.fours, some, read, weights, total);
+      static_assert(kSharedTaps == 4, "the cases below");
+      if (rest_ == 1)
+        add<1>(rests_, per_row_.rests, some, read, weights, total);
+      else if (rest_ == 2)
+        add<2>(rests_, per_row_.rests, some, read, weights, total);
+      else if (rest_ == 3)
+        add<3>(rests_, per_row_.rests, some, read, weights, total);
+      add_parts(tails_, per_row_.tails, some, read, weights, total);
+    }
+#pragma GCC unroll 14
+    for (int q = 0; q < Q; ++q) store(to + c + q * written_step_, total[q]);
+  }
+
+  // B neighbouring taps at a time.
+  template <int B, int Q>
+  void add(const StripTaps* list, int64_t per_row, Part rows, const T* read, const T* weights,
+           Vector<T> (&total)[Q]) const {
+    const int64_t step = step_;
+    for (const StripTaps* taps = list + rows.begin * per_row; taps < list + rows.end * per_row;
+         ++taps) {
+      Vector<T> weight[B];
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) weight[b] = load(weights + taps->weight + b * weight_step_);
+      const T* at = read + taps->read;
+#pragma GCC unroll 17
+      for (int v = 0; v < Q + B - 1; ++v) {
+        const Vector<T> value = load(at + v * step);
+#pragma GCC unroll 4
+        for (int b = 0; b < B; ++b)
+          if (v >= b && v - b < Q) total[v - b] += value * weight[b];
+      }
+    }
+  }
+
+  template <int Q>
+  void add_parts(const StripTaps* list, int64_t per_row, Part rows, const T* read, const T* weights,
+                 Vector<T> (&total)[Q]) const {
+    const int64_t step = step_;
+    for (const StripTaps* tap = list + rows.begin * per_row; tap < list + rows.end * per_row;
+         ++tap) {
+      const Vector<T> weight = load(weights + tap->weight);
+      const T* at = read + tap->read;
+#pragma GCC unroll 14
+      for (int q = 0; q < Q; ++q)
+        if (q >= tap->first && q < tap->last) total[q] += load(at + q * step) * weight;
+    }
   }
 
   const DepthwisePlan& p_;
+  const Region& region_;
+  const PixelView<const T>& read_;
+  const PixelView<T>& written_;
+  const T* weights_;
+  const T* starts_;
+  int64_t tap_pitch_, step_, written_step_;
+  int64_t weight_step_ = 0;
+  int64_t apart_ = 1;  // written pixels of a strip
+  bool far_;           // the tensors are not in the cache: fetch a row ahead
+  bool sharing_ = false, reversed_ = false;
+  StripTaps* fours_;
+  StripTaps* rests_;
+  StripTaps* heads_;
+  StripTaps* tails_;
+  PerRow per_row_ = {0, 0, 0, 0};
+  bool one_kind_ = false;  // the rows' entries follow each other in one list
+  int64_t rest_ = 0;       // taps of an entry of rests_
 };

@@ -5,19 +5,32 @@
 
 namespace dilconv {
 
-// One input and one output channel per group. For conv2d and grad_input, regions as in a
-// GatherPlan, but never cut: one per residue of the position modulo grad_input's stride. For
-// grad_weight, the one region of conv2d.
+// What a vector holds, and whether it is packed first.
+enum class DepthwiseForm {
+  kInPlace,  // neighbouring channels of a pixel, read and written where they are
+  kBlocks,   // the same, packed block by block
+  kPlanes,   // neighbouring pixels of a row
+};
+
+// One input channel per group. For conv2d and grad_input, regions as in a GatherPlan, but never
+// cut: one per residue of the position modulo grad_input's stride. For grad_weight, the one region
+// of conv2d.
 struct DepthwisePlan {
-  int64_t batch, channels;
+  DepthwiseForm form;
+  // Channels of what is written; grad_weight: of y. Written channel c gathers, for each d < depth,
+  // read channel (c * depth + d) / divisor with the weight of channel c * depth + d.
+  int64_t batch, channels, depth, divisor;
   int64_t read_size[2], written_size[2], kernel[2];
   int64_t read_strides[4], written_strides[4];
   int64_t weight_strides[3];  // channel, kernel height, kernel width
-  bool channels_last;
   const Region* regions;
   int64_t region_count;
-  // Rows of a plane are packed with margins, and with every read_step-th element together, so that
-  // a vector of any tap lies inside: element read_step * m + phase is at phase * phase_length + m -
+  // Written positions (grad_weight: positions of y) are worked on in tiles. A tile of blocks reads
+  // at most tile_reads rows and columns.
+  int64_t tile[2], tile_reads[2];
+  int64_t splits;  // partial sums of grad_weight, added in order: fixed by the problem
+  // Planes: rows are packed with margins, and with every read_step-th element together, so that a
+  // vector of any tap lies inside: element read_step * m + phase is at phase * phase_length + m -
   // first.
   int64_t first, phase_length;
 };

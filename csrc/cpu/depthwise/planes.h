@@ -32,7 +32,7 @@ class Planes {
   // conv2d or grad_input of one plane.
   void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
                     S* written) {
-    pack_read(read + n * p_.read_strides[0] + channel * p_.read_strides[1]);
+    pack_read(read + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
     pack_weights(weight + channel * p_.weight_strides[0]);
     const T start = bias ? T(widen(bias[channel])) : T(0);
     S* plane = written + n * p_.written_strides[0] + channel * p_.written_strides[1];
@@ -54,7 +54,7 @@ class Planes {
     clear(weights_, taps);
     for (int64_t b = 0; b < p_.kernel[1]; ++b) offsets_[b] = packed_origin(p_, p_.regions[0].w, b);
     for (int64_t n = 0; n < p_.batch; ++n) {
-      pack_read(x + n * p_.read_strides[0] + channel * p_.read_strides[1]);
+      pack_read(x + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
       pack_written(y + n * p_.written_strides[0] + channel * p_.written_strides[1]);
       for (int64_t a = 0; a < p_.kernel[0]; ++a) {
         int64_t b = 0;
@@ -114,6 +114,8 @@ class Planes {
 
   template <int V>
   void gather_vectors(const Region& region, int64_t i, int64_t j, T start) {
+    const int64_t taps = region.w.tap_count;
+    const bool reversed = taps > 1 && region.w.taps[1].origin < region.w.taps[0].origin;
     Vector<T> total[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) total[v] = Vector<T>{} + start;
@@ -122,7 +124,9 @@ class Planes {
       if (row < 0 || row >= p_.read_size[0]) continue;
       const T* from = read_ + row * pitch_ + j;
       const T* weights = weights_ + region.h.taps[a].kernel * p_.kernel[1];
-      for (int64_t b = 0; b < region.w.tap_count; ++b) {
+      // In the order of the columns, as the other forms add.
+      for (int64_t t = 0; t < taps; ++t) {
+        const int64_t b = reversed ? taps - 1 - t : t;
         const T weight = weights[region.w.taps[b].kernel];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) total[v] += load(from + offsets_[b] + v * kLanes<T>) * weight;

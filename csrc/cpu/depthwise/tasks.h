@@ -1,4 +1,4 @@
-// The depthwise kernel's tasks: channels' planes, or rows of pixels.
+// The depthwise kernel's tasks: channels' planes, or tiles of pixels.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
@@ -6,100 +6,280 @@ template <class S, class T>
 class Depthwise {
  public:
   Depthwise(const DepthwisePlan& plan, const void* read, const void* weight, const void* bias,
-            void* written, void* workspace)
+            void* written, void* workspace, int workers, bool weight_gradient)
       : p_(plan),
-        pixels_(plan),
         read_(static_cast<const S*>(read)),
         weight_(static_cast<const S*>(weight)),
         bias_(static_cast<const S*>(bias)),
         written_(static_cast<S*>(written)),
-        workspace_(static_cast<char*>(workspace)),
-        worker_bytes_(plan.channels_last ? 0 : round_up(Planes<S, T>(plan, nullptr).bytes(), 64)) {}
-
-  size_t workspace_bytes(int workers) const {
-    const int64_t packed = p_.kernel[0] * p_.kernel[1] * p_.channels * int64_t(sizeof(T));
-    return size_t(p_.channels_last ? packed : workers * worker_bytes_);
+        taps_(plan.kernel[0] * plan.kernel[1]),
+        padded_(round_up(plan.channels, kLanes<T>)),
+        blocks_(padded_ / kLanes<T>) {
+    for (int axis = 0; axis < 2; ++axis)
+      tiles_[axis] = (plan.written_size[axis] + plan.tile[axis] - 1) / plan.tile[axis];
+    Arena arena(workspace);
+    if (plan.form == DepthwiseForm::kPlanes) {
+      worker_bytes_ = round_up(Planes<S, T>(plan, nullptr).bytes(), 64);
+    } else {
+      const int64_t sums = taps_ * padded_;
+      table_ = arena.template take<T>(weight_gradient ? plan.splits * sums : plan.depth * sums);
+      starts_ = arena.template take<T>(padded_);
+      // What a tile of a block reads and writes.
+      read_elements_ = plan.tile_reads[0] * plan.tile_reads[1] * kLanes<T>;
+      Arena worker(nullptr);
+      worker.take<StripTaps>(4 * taps_);
+      if (plan.form == DepthwiseForm::kBlocks) {
+        worker.take<T>(read_elements_);
+        worker.take<T>(plan.tile[0] * plan.tile[1] * kLanes<T>);
+      }
+      worker_bytes_ = worker.used();
+    }
+    scratch_ = arena.template take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
+  size_t workspace_bytes() const { return size_t(bytes_); }
+
   void gather(const TaskPool& pool) {
-    if (!p_.channels_last) {
-      pool.run(
+    if (p_.form == DepthwiseForm::kPlanes)
+      return pool.run(
           pool, p_.batch * p_.channels,
           [](void* self, int64_t index, int worker) {
             static_cast<Depthwise*>(self)->gather_plane(index, worker);
           },
           this);
-      return;
-    }
-    pixels_.pack_weights(weight_, reinterpret_cast<T*>(workspace_));
-    rows_ = 0;
-    for (int64_t r = 0; r < p_.region_count; ++r) rows_ += p_.regions[r].h.count;
     pool.run(
-        pool, p_.batch * rows_,
-        [](void* self, int64_t index, int) { static_cast<Depthwise*>(self)->gather_row(index); },
+        pool, blocks_,
+        [](void* self, int64_t index, int) { static_cast<Depthwise*>(self)->pack_weights(index); },
+        this);
+    const int64_t groups = p_.form == DepthwiseForm::kBlocks ? blocks_ : 1;
+    pool.run(
+        pool, p_.batch * groups * tiles_[0] * tiles_[1],
+        [](void* self, int64_t index, int worker) {
+          static_cast<Depthwise*>(self)->gather_tile(index, worker);
+        },
         this);
   }
 
   // x, y, w in the places of read, weight, written.
   void weight_gradient(const TaskPool& pool) {
-    const int64_t tasks =
-        p_.channels_last ? p_.kernel[0] * channel_groups<T>(p_.channels) : p_.channels;
+    if (p_.form == DepthwiseForm::kPlanes)
+      return pool.run(
+          pool, p_.channels,
+          [](void* self, int64_t index, int worker) {
+            static_cast<Depthwise*>(self)->weight_plane(index, worker);
+          },
+          this);
+    const int64_t groups = p_.form == DepthwiseForm::kBlocks ? blocks_ : 1;
     pool.run(
-        pool, tasks,
+        pool, p_.splits * groups,
         [](void* self, int64_t index, int worker) {
-          static_cast<Depthwise*>(self)->weight_task(index, worker);
+          static_cast<Depthwise*>(self)->weight_split(index, worker);
         },
+        this);
+    pool.run(
+        pool, taps_,
+        [](void* self, int64_t index, int) { static_cast<Depthwise*>(self)->add_splits(index); },
         this);
   }
 
  private:
   void gather_plane(int64_t index, int worker) const {
-    Planes<S, T> planes(p_, workspace_ + worker * worker_bytes_);
+    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
     planes.gather_plane(index / p_.channels, index % p_.channels, read_, weight_, bias_, written_);
   }
 
-  void gather_row(int64_t index) const {
-    int64_t row = index % rows_;
-    const Region* region = p_.regions;
-    while (row >= region->h.count) row -= region++->h.count;
-    pixels_.gather_row(*region, index / rows_, row, read_, reinterpret_cast<const T*>(workspace_),
-                       bias_, written_);
-  }
-
-  void weight_task(int64_t index, int worker) const {
-    if (p_.channels_last) {
-      pixels_.weight_row(index % p_.kernel[0], index / p_.kernel[0], read_, weight_, written_);
-      return;
-    }
-    Planes<S, T> planes(p_, workspace_ + worker * worker_bytes_);
+  void weight_plane(int64_t index, int worker) const {
+    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
     planes.weight_channel(index, read_, weight_, written_);
   }
 
+  LaneOffsets<T> read_lanes(int64_t block, int64_t depth) const {
+    const int64_t first = block * kLanes<T>;
+    return {first * p_.depth + depth, p_.depth, p_.divisor, p_.read_strides[1],
+            p_.channels - first};
+  }
+
+  LaneOffsets<T> written_lanes(int64_t block) const {
+    return {block * kLanes<T>, 1, 1, p_.written_strides[1], p_.channels - block * kLanes<T>};
+  }
+
+  // table_[depth][tap][channel], and the bias.
+  void pack_weights(int64_t block) const {
+    const int64_t first = block * kLanes<T>;
+    for (int64_t d = 0; d < p_.depth; ++d) {
+      const LaneOffsets<T> lanes(first * p_.depth + d, p_.depth, 1, p_.weight_strides[0],
+                                 p_.channels - first);
+      const bool dense = p_.weight_strides[1] == p_.kernel[1] * p_.weight_strides[2];
+      const int64_t run = dense ? taps_ : p_.kernel[1];
+      for (int64_t t = 0; t < taps_; t += run)
+        pack_pixels(table_ + (d * taps_ + t) * padded_ + first, padded_,
+                    weight_ + t / p_.kernel[1] * p_.weight_strides[1], lanes, p_.weight_strides[2],
+                    run);
+    }
+    for (int64_t c = first; c < first + kLanes<T>; ++c)
+      starts_[c] = bias_ && c < p_.channels ? T(widen(bias_[c])) : T(0);
+  }
+
+  // Tile `index` of the positions that are written.
+  Box tile_box(int64_t index) const {
+    const int64_t top = index / tiles_[1] * p_.tile[0], left = index % tiles_[1] * p_.tile[1];
+    return {{top, least(p_.written_size[0], top + p_.tile[0])},
+            {left, least(p_.written_size[1], left + p_.tile[1])}};
+  }
+
+  // What the tile reads.
+  Box read_box(const Box& tile) const {
+    Box box = {{0, 0}, {0, 0}};
+    const auto join = [](Part& all, const Part& one) {
+      if (one.begin == one.end) return;
+      all = all.begin == all.end ? one : Part{least(all.begin, one.begin), most(all.end, one.end)};
+    };
+    for (int64_t r = 0; r < p_.region_count; ++r) {
+      join(box.h, reads_of(p_.regions[r].h, tile.h.begin, tile.h.end, p_.read_size[0]));
+      join(box.w, reads_of(p_.regions[r].w, tile.w.begin, tile.w.end, p_.read_size[1]));
+    }
+    return box;
+  }
+
+  void gather_tile(int64_t index, int worker) const {
+    const int64_t tiles = tiles_[0] * tiles_[1];
+    const Box tile = tile_box(index % tiles);
+    Arena arena(scratch_ + worker * worker_bytes_);
+    StripTaps* lists = arena.template take<StripTaps>(4 * taps_);
+    if (p_.form == DepthwiseForm::kInPlace) {
+      if constexpr (kSame<S, T>) {
+        const int64_t n = index / tiles;
+        const PixelView<const T> read = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
+                                         p_.read_strides[3]};
+        const PixelView<T> written = {written_ + n * p_.written_strides[0], 0, 0,
+                                      p_.written_strides[2], p_.written_strides[3]};
+        gather_box(tile, read, written, table_, starts_, p_.channels, lists);
+      }
+      return;
+    }
+    const int64_t n = index / tiles / blocks_, block = index / tiles % blocks_;
+    T* packed = arena.template take<T>(read_elements_);
+    T* result = arena.template take<T>(p_.tile[0] * p_.tile[1] * kLanes<T>);
+    const Box box = read_box(tile);
+    const PixelView<T> written = {result, tile.h.begin, tile.w.begin, tile.columns() * kLanes<T>,
+                                  kLanes<T>};
+    for (int64_t d = 0; d < p_.depth; ++d) {
+      const auto read = pack_box(packed, read_ + n * p_.read_strides[0], p_.read_strides,
+                                 read_lanes(block, d), box);
+      gather_box(tile, read, written, table_ + d * taps_ * padded_ + block * kLanes<T>,
+                 d == 0 ? starts_ + block * kLanes<T> : nullptr, kLanes<T>, lists);
+    }
+    unpack_box(written_ + n * p_.written_strides[0], p_.written_strides, written_lanes(block), tile,
+               result);
+  }
+
+  // `count` channels; the views, weights and starts hold them from 0 on.
+  void gather_box(const Box& tile, const PixelView<const T>& read, const PixelView<T>& written,
+                  const T* weights, const T* starts, int64_t count, StripTaps* lists) const {
+    const bool far = p_.form == DepthwiseForm::kInPlace;
+    for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
+      const Part rows = part_of(region->h, tile.h.begin, tile.h.end);
+      const Part columns = part_of(region->w, tile.w.begin, tile.w.end);
+      PixelGather<T>(p_, *region, read, written, weights, padded_, starts, far, lists)
+          .run(rows, columns, count);
+    }
+  }
+
+  // The partial sums of a split: of one block, or of all channels.
+  void weight_split(int64_t index, int worker) const {
+    const bool in_place = p_.form == DepthwiseForm::kInPlace;
+    const int64_t split = in_place ? index : index / blocks_,
+                  block = in_place ? 0 : index % blocks_;
+    const int64_t tiles = tiles_[0] * tiles_[1];
+    T* sums = table_ + split * taps_ * padded_ + block * kLanes<T>;
+    for (int64_t t = 0; t < taps_; ++t) clear(sums + t * padded_, in_place ? padded_ : kLanes<T>);
+    const Cut units(p_.batch * tiles, most(1, (p_.batch * tiles + p_.splits - 1) / p_.splits));
+    if (split >= units.parts) return;
+    for (int64_t u = units.begin(split); u < units.begin(split + 1); ++u) {
+      const Box tile = tile_box(u % tiles);
+      if (in_place)
+        weight_in_place(u / tiles, tile, sums);
+      else
+        weight_block(u / tiles, block, tile, sums, worker);
+    }
+  }
+
+  void weight_in_place(int64_t n, const Box& tile, T* sums) const {
+    if constexpr (kSame<S, T>) {
+      for (int64_t at = 0; at < p_.channels; at += kLanes<T>) {
+        // The last vector begins at its own sums, but may read channels of the one before.
+        const int64_t c = least(at, p_.channels - kLanes<T>);
+        const PixelView<const T> x = {read_ + n * p_.read_strides[0] + c, 0, 0, p_.read_strides[2],
+                                      p_.read_strides[3]};
+        const PixelView<const T> y = {weight_ + n * p_.written_strides[0] + c, 0, 0,
+                                      p_.written_strides[2], p_.written_strides[3]};
+        PixelWeight<T>{p_, x, y, sums + at, padded_}.run(tile.h, tile.w);
+      }
+    }
+  }
+
+  void weight_block(int64_t n, int64_t block, const Box& tile, T* sums, int worker) const {
+    Arena arena(scratch_ + worker * worker_bytes_);
+    const auto x = pack_box(arena.template take<T>(read_elements_), read_ + n * p_.read_strides[0],
+                            p_.read_strides, read_lanes(block, 0), read_box(tile));
+    const auto y = pack_box(arena.template take<T>(p_.tile[0] * p_.tile[1] * kLanes<T>),
+                            weight_ + n * p_.written_strides[0], p_.written_strides,
+                            written_lanes(block), tile);
+    PixelWeight<T>{p_, x, y, sums, padded_}.run(tile.h, tile.w);
+  }
+
+  // Adds the splits' sums of a tap, in order.
+  void add_splits(int64_t tap) const {
+    S* to = written_ + tap / p_.kernel[1] * p_.weight_strides[1] +
+            tap % p_.kernel[1] * p_.weight_strides[2];
+    for (int64_t at = 0; at < p_.channels; at += kLanes<T>) {
+      Vector<T> total = {};
+      for (int64_t s = 0; s < p_.splits; ++s)
+        total += load(table_ + (s * taps_ + tap) * padded_ + at);
+      T values[kLanes<T>];
+      store(values, total);
+      // The in-place form's last vector holds the last channels there are.
+      const int64_t c =
+          p_.form == DepthwiseForm::kInPlace ? least(at, p_.channels - kLanes<T>) : at;
+      scatter(to + at * p_.weight_strides[0], p_.weight_strides[0], values + (at - c),
+              least(p_.channels, c + kLanes<T>) - at);
+    }
+  }
+
   const DepthwisePlan& p_;
-  Pixels<S, T> pixels_;
   const S* read_;
   const S* weight_;
   const S* bias_;
   S* written_;
-  char* workspace_;
-  int64_t worker_bytes_;
-  int64_t rows_ = 0;  // of all regions
+  int64_t taps_, padded_, blocks_;
+  int64_t tiles_[2];
+  T* table_ = nullptr;   // the packed weights, or partial sums
+  T* starts_ = nullptr;  // the bias
+  char* scratch_;
+  int64_t read_elements_ = 0, worker_bytes_ = 0, bytes_ = 0;
 };
 
 template <class S, class T>
-size_t depthwise_workspace(const DepthwisePlan& plan, int workers) {
-  return Depthwise<S, T>(plan, nullptr, nullptr, nullptr, nullptr, nullptr)
-      .workspace_bytes(workers);
+size_t depthwise_gather_workspace(const DepthwisePlan& plan, int workers) {
+  return Depthwise<S, T>(plan, nullptr, nullptr, nullptr, nullptr, nullptr, workers, false)
+      .workspace_bytes();
+}
+
+template <class S, class T>
+size_t depthwise_weight_workspace(const DepthwisePlan& plan, int workers) {
+  return Depthwise<S, T>(plan, nullptr, nullptr, nullptr, nullptr, nullptr, workers, true)
+      .workspace_bytes();
 }
 
 template <class S, class T>
 void run_depthwise_gather(const DepthwisePlan& plan, const void* read, const void* weight,
                           const void* bias, void* written, void* workspace, const TaskPool& pool) {
-  Depthwise<S, T>(plan, read, weight, bias, written, workspace).gather(pool);
+  Depthwise<S, T>(plan, read, weight, bias, written, workspace, pool.workers, false).gather(pool);
 }
 
 template <class S, class T>
 void run_depthwise_weight(const DepthwisePlan& plan, const void* x, const void* y, void* w,
                           void* workspace, const TaskPool& pool) {
-  Depthwise<S, T>(plan, x, y, nullptr, w, workspace).weight_gradient(pool);
+  Depthwise<S, T>(plan, x, y, nullptr, w, workspace, pool.workers, true).weight_gradient(pool);
 }
