@@ -139,6 +139,7 @@ PROBLEMS: list[Problem] = [
     Problem("tail_width_65", 1, 3, 3, (2, 65), (1, 3), padding=(0, 0, 1, 1)),
     # Phases of unequal length, tiles of both sizes, vectors that overlap; more phases than a block.
     Problem("tiles_4", 2, 20, 40, (25, 30), (3, 3), padding=(2, 1, 3, 3), dilation=(2, 3)),
+    Problem("tiles_3", 2, 33, 18, (12, 16), (3, 3), padding=(4, 4, 5, 6), dilation=(4, 5)),
     Problem("tiles_2", 1, 34, 33, (8, 10), (3, 3), padding=(4, 4, 5, 5), dilation=(4, 5)),
     Problem("many_phases", 1, 18, 17, (7, 83), (3, 3), padding=(3, 3, 40, 9), dilation=(3, 35)),
     # Narrow channels.

@@ -11,10 +11,11 @@ from calls import OPS, make_call
 from dilconv_ext import reference
 from problems import Problem, make_tensors
 
-# Layers on which both of its tiles pay, and layers on which neither does.
+# Layers on which its tiles pay, and layers on which none does.
 WINS = [
     Problem("vgg", 1, 64, 64, (28, 28), (3, 3), padding=(1, 1, 1, 1)),
     Problem("dilated", 1, 64, 64, (30, 30), (3, 3), padding=(3, 3, 3, 3), dilation=(3, 3)),
+    Problem("three_per_phase", 1, 64, 64, (36, 36), (3, 3), padding=(12,) * 4, dilation=(12, 12)),
     Problem("small_image", 1, 128, 128, (7, 7), (3, 3), padding=(1, 1, 1, 1)),
 ]
 LOSES = [

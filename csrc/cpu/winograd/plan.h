@@ -17,7 +17,7 @@ struct WinogradAxis {
 };
 
 struct WinogradPlan {
-  int64_t tile;  // written positions of a tile along an axis: 2 or 4
+  int64_t tile;  // written positions of a tile along an axis: 2, 3 or 4
   int64_t batch, groups, read_channels, written_channels;  // channels per group
   int64_t read_strides[4], written_strides[4];
   int64_t weight_strides[4];  // written channel, read channel, kernel height, kernel width

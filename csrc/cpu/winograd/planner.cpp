@@ -85,7 +85,7 @@ WinogradChoice choose_winograd_tile(const ConvProblem& p) {
     int64_t tile;
     double data, result, filter;
   };
-  constexpr Cost kCosts[] = {{2, 200, 100, 60}, {4, 500, 300, 120}};
+  constexpr Cost kCosts[] = {{2, 200, 100, 60}, {3, 350, 200, 90}, {4, 500, 300, 120}};
   const bool swapped = gathers_from_y(p);
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const double read = double(swapped ? out : in), written = double(swapped ? in : out);

@@ -7,7 +7,7 @@
 namespace dilconv {
 
 struct WinogradChoice {
-  int64_t tile;  // 2 or 4, whichever is expected to be faster
+  int64_t tile;  // 2, 3 or 4, whichever is expected to be faster
   bool pays;     // whether it is expected to be faster than the direct kernel
 };
 

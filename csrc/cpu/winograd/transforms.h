@@ -51,6 +51,57 @@ struct Winograd<2> {
   }
 };
 
+// Points 0, a, -a, b and infinity, chosen as for tiles of 4.
+template <>
+struct Winograd<3> {
+  static constexpr double a = 0.75, b = 2, aa = a * a, bb = b * b;
+  // 1 over the denominators, at 0, a, -a and b.
+  static constexpr double at_0 = 1 / (aa * b), at_b = 1 / (b * (bb - aa));
+  static constexpr double at_a = 1 / (2 * aa * (a - b)), at_minus_a = -1 / (2 * aa * (a + b));
+
+  template <class T, class V>
+  static inline void data(const V* x, V* to) {
+    const V even = x[3] - x[2] * T(b), odd = (x[2] - x[1] * T(b)) * T(a);
+    to[0] = even - (x[1] - x[0] * T(b)) * T(aa);
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = x[3] - x[1] * T(aa);
+    to[4] = (x[4] - x[3] * T(b)) - (x[2] - x[1] * T(b)) * T(aa);
+  }
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even = w[0] + w[2] * T(aa), odd = w[1] * T(a);
+    to[0] = w[0] * T(at_0);
+    to[1] = (even + odd) * T(at_a);
+    to[2] = (even - odd) * T(at_minus_a);
+    to[3] = (w[0] + w[1] * T(b) + w[2] * T(bb)) * T(at_b);
+    to[4] = w[2];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    const V even = m[1] + m[2], odd = m[1] - m[2];
+    to[0] = (m[0] + m[3]) + even;
+    to[1] = odd * T(a) + m[3] * T(b);
+    to[2] = (even * T(aa) + m[3] * T(bb)) + m[4];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    const V even = y[0] + y[2] * T(aa), odd = y[1] * T(a);
+    to[0] = y[0];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = y[0] + y[1] * T(b) + y[2] * T(bb);
+    to[4] = y[2];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const V plus = s[1] * T(at_a), minus = s[2] * T(at_minus_a), last = s[3] * T(at_b);
+    to[0] = s[0] * T(at_0) + (plus + minus) + last;
+    to[1] = (plus - minus) * T(a) + last * T(b);
+    to[2] = (plus + minus) * T(aa) + last * T(bb) + s[4];
+  }
+};
+
 // Points 0, a, -a, b, -b and infinity: a = 3/4 and b = 3/2 have exact squares and about half of the
 // error of the usual 1 and 2.
 template <>

@@ -24,7 +24,7 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   if (writes_nothing(problem)) return 0;
   const InstructionSet& isa = kernels_for(isa_index);
   const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
-  const int workers = choose_workers(problem, threads), tile = int(plan.tile) / 2 - 1;
+  const int workers = choose_workers(problem, threads), tile = int(plan.tile) - 2;
   return problem.op == DILCONV_GRAD_WEIGHT
              ? isa.winograd_weight[tile][problem.dtype].workspace_bytes(plan, workers)
              : isa.winograd_gather[tile][problem.dtype].workspace_bytes(plan, workers);
@@ -36,7 +36,7 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Threads& thre
   const InstructionSet& isa = kernels_for(isa_index);
   const TaskPool pool = make_pool(problem, threads);
   const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
-  const int tile = int(plan.tile) / 2 - 1;
+  const int tile = int(plan.tile) - 2;
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     isa.winograd_weight[tile][problem.dtype].run(plan, tensors.x, tensors.y, tensors.w,
                                                  tensors.workspace, pool);
