@@ -23,7 +23,7 @@ inline void load_channels(T* to, const S* from, int64_t pixels, int64_t channels
     }
     if (channels == lanes && pixel_stride == 1 && pixels > 0) {
       T rows[lanes * lanes] = {}, square[lanes * lanes];
-      copy_rows(rows, lanes, from, channel_stride, lanes, pixels);
+      copy_rows(rows, lanes, from, channel_stride, lanes, least(pixels, lanes));
       transpose_square(square, lanes, rows, lanes);
       return copy_dense(to, square, pixels * lanes);
     }
@@ -59,7 +59,7 @@ inline void store_channels(S* to, int64_t pixel_stride, int64_t channel_stride, 
       T square[lanes * lanes] = {}, rows[lanes * lanes];
       copy_dense(square, from, pixels * lanes);
       transpose_square(rows, lanes, square, lanes);
-      return copy_rows(to, channel_stride, rows, lanes, lanes, pixels);
+      return copy_rows(to, channel_stride, rows, lanes, lanes, least(pixels, lanes));
     }
   }
   if (channel_stride == 1) {
