@@ -91,7 +91,11 @@ WinogradChoice choose_winograd_tile(const ConvProblem& p) {
   const double read = double(swapped ? out : in), written = double(swapped ? in : out);
   const double read_vectors = double(round_up(swapped ? out : in, 16));
   const double written_vectors = double(round_up(swapped ? in : out, 16));
-  const double direct = double(count_products(p, 0) * count_products(p, 1)) * read * written;
+  // The direct kernel's vectors hold written channels on channels_last and for grad_weight.
+  const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || p.y_strides[1] == 1;
+  constexpr double kEfficiency = 0.85;
+  const double direct = double(count_products(p, 0) * count_products(p, 1)) * read *
+                        (channels_in_vectors ? written_vectors : written) / kEfficiency;
   double best = 0;
   int64_t chosen = 0;
   for (const Cost& c : kCosts) {
