@@ -109,7 +109,7 @@ def draw_numbers(
 
 def draw(options: argparse.Namespace) -> None:
     """Draw the worked example: channel by channel and their sum, the first window marked."""
-    figure, grid = plt.subplots(2, 4, figsize=(8.6, 4.6), width_ratios=(3, 2, 2, 2.4))
+    figure, grid = plt.subplots(2, 4, figsize=(7.4, 5), width_ratios=(3, 2, 2, 2.6))
     for channel, line in enumerate(grid):
         draw_numbers(line[0], X[channel], f"input channel {channel}", window=(2, 2))
         draw_numbers(line[1], K[channel], f"kernel {channel}")
@@ -153,6 +153,7 @@ def main() -> None:
         "Finding the kernel again",
         "mean square error",
         "largest kernel error",
+        scale="log",
     )
     draw(options)
     report("Cross-correlation, several channels", rows, options)

@@ -1,11 +1,11 @@
 """Repair and enlarge: a damaged 14×14 digit and 100 random numbers in, a whole 28×28 digit out.
 
 The input is a digit at half size, with noise over it and a square of it missing. Below the missing
-square there is no one
-right answer, and that is what the random numbers are for: each draw paints one possible digit. The
-    network learns this without an adversary, from the energy score of two draws a, b and the truth
-    t, which is least where draws are distributed
-as the truth is:  ½ (‖a − t‖ + ‖b − t‖) − ½ ‖a − b‖.
+square there is no one right answer, and that is what the random numbers are for: each draw paints
+one possible digit. The network learns this without an adversary, from the energy score of two draws
+a, b and the truth t, which is least where draws are distributed as the truth is:
+
+    ½ (‖a − t‖ + ‖b − t‖) − ½ ‖a − b‖
 
 Compares the peak signal-to-noise ratio with bilinear and cubic enlargement, and draws a sheet of
 samples.

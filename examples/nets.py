@@ -157,6 +157,12 @@ class SpeechClassifier(nn.Module):
             nn.ReLU(),
             nn.Linear(256, classes),
         )
+        # PyTorch's own initial weights shrink what they pass on threefold per layer; by the logits
+        # all words look alike, and training stays at chance for long. He's keep it at one size.
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(N, T, bins) filter-bank features of (N,) valid frames each → (N, classes) logits."""

@@ -46,8 +46,13 @@ def learning_curve(
     title: str,
     loss_name: str,
     score_name: str,
+    scale: str = "linear",
 ) -> None:
-    """Draw loss by step and score by epoch of one or several trainings, as learning_curve.png."""
+    """Draw loss by step and score by epoch of one or several trainings, as learning_curve.png.
+
+    `scale` is of both vertical axes: "linear", or "log" where the values run over many powers of
+    ten.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     for (name, history), style in zip(histories.items(), ("-", "--", ":"), strict=False):
         epochs = [
@@ -58,8 +63,9 @@ def learning_curve(
         right.plot(range(1, len(history.scores) + 1), history.scores, f"o{style}", label=name)
     left.set(xlabel="epoch", title=f"{loss_name} (smoothed; faint: every step)")
     right.set(xlabel="epoch", title=score_name)
-    right.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_yscale(scale)
         axes.grid(alpha=0.25)
     if len(histories) > 1:
         right.legend(frameon=False)
