@@ -77,7 +77,7 @@ struct WeightPlan {
 // Where summations are cut: products per pixel in a gather's panel (a register tile's panel then
 // fits the first-level cache), pixels in a chunk of grad_weight.
 constexpr int64_t kPanelDepth = 128;
-constexpr int64_t kChunkPixels = 256;
+constexpr int64_t kChunkPixels = 128;
 // Distance between packed rows: not a power of two, so that they do not compete for the same cache
 // lines.
 constexpr int64_t kPanelPitch = kPanelDepth + 16;
