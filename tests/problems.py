@@ -137,6 +137,8 @@ PROBLEMS: list[Problem] = [
     Problem("tail_width_31", 1, 2, 31, (3, 31), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("tail_width_33", 1, 33, 5, (3, 33), (3, 3), padding=(1, 1, 1, 1)),
     Problem("tail_width_65", 1, 3, 3, (2, 65), (1, 3), padding=(0, 0, 1, 1)),
+    # A long sum over pixels: the weight's gradient must add it in pieces.
+    Problem("long_pixel_sum", 1, 35, 35, (8, 30), (7, 7), padding=(3, 3, 3, 3)),
     # Phases of unequal length, tiles of both sizes, vectors that overlap; more phases than a block.
     Problem("tiles_4", 2, 20, 40, (25, 30), (3, 3), padding=(2, 1, 3, 3), dilation=(2, 3)),
     Problem("tiles_3", 2, 33, 18, (12, 16), (3, 3), padding=(4, 4, 5, 6), dilation=(4, 5)),
