@@ -64,6 +64,13 @@ def test_error_bound(op: str, channels: int) -> None:
         assert relative_error(call.forced("winograd"), exact) <= WINOGRAD_FLOAT32
 
 
+def test_error_bound_of_a_sum_over_many_pixels() -> None:
+    p = Problem("large", 4, 16, 16, (256, 256), (3, 3), padding=(1,) * 4)
+    call = make_call("conv2d_grad_weight", p, make_tensors(p, torch.float32))
+    exact = call.map(lambda v: v.double()).forced("direct")
+    assert relative_error(call.forced("winograd"), exact) <= WINOGRAD_FLOAT32 / 3
+
+
 def test_non_finite_values_stay_in_their_tile() -> None:
     """A NaN reaches no phase but its own, and there no more than the tiles that read it."""
     p = Problem("image", 1, 16, 16, (48, 48), (3, 3), padding=(2,) * 4, dilation=(2, 2))

@@ -30,7 +30,8 @@ struct WinogradPlan {
 
 // Where summations over channels or tiles are cut.
 constexpr int64_t kWinogradDepth = 128;
-constexpr int64_t kWinogradTiles = 24;  // that a task of conv2d or grad_input works on, about
-constexpr int64_t kWinogradSums = 32;   // of a chunk of grad_weight's sums, about
+constexpr int64_t kWinogradTiles = 24;   // that a task of conv2d or grad_input works on, about
+constexpr int64_t kWinogradSums = 32;    // of a chunk of grad_weight's sums, about
+constexpr int64_t kWinogradChunks = 64;  // that are added up before they are added to the total
 
 }  // namespace dilconv

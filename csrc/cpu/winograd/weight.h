@@ -17,6 +17,7 @@ class WinogradWeight {
         w_(static_cast<S*>(w)),
         grid_(plan),
         chunk_blocks_(most(1, kWinogradSums / most(1, grid_.largest_block()))),
+        chunks_((grid_.blocks() + chunk_blocks_ - 1) / chunk_blocks_),
         tiles_(grid_.largest_block() * chunk_blocks_),
         in_vectors_((plan.read_channels + kLanes<T> - 1) / kLanes<T>),
         out_vectors_((plan.written_channels + kLanes<T> - 1) / kLanes<T>),
@@ -25,6 +26,7 @@ class WinogradWeight {
     cut_tasks(workers);
     in_width_ = largest(in_tasks_) * kLanes<T>;
     out_width_ = largest(out_tasks_) * kLanes<T>;
+    sums_ = n * n * in_width_ * out_width_;
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = static_cast<char*>(workspace);
     bytes_ = workers * worker_bytes_;
@@ -50,13 +52,15 @@ class WinogradWeight {
       strip = arena.take<T>(n * gradient.grid_.longest_row() * kLanes<T>);
       x = arena.take<T>(n * n * gradient.tiles_ * gradient.in_width_);
       y = arena.take<T>(n * n * gradient.tiles_ * gradient.out_width_);
-      sums = arena.take<T>(n * n * gradient.in_width_ * gradient.out_width_);
+      sums = arena.take<T>(gradient.sums_);
+      totals = gradient.chunks_ > kWinogradChunks ? arena.take<T>(gradient.sums_) : sums;
       bytes = arena.used();
     }
     T* strip;
     T* x;
     T* y;
     T* sums;
+    T* totals;  // the same as sums where these need not be cut
     int64_t bytes;
   };
 
@@ -105,9 +109,11 @@ class WinogradWeight {
     // Lanes without a channel are computed, too.
     clear(scratch.strip, n * pitch * kLanes<T>);
     clear(scratch.y, n * n * tiles_ * out_width_);
-    clear(scratch.sums, n * n * in_width_ * out_width_);
+    clear(scratch.sums, sums_);
+    clear(scratch.totals, sums_);
     const Cut columns((out.end - out.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
-    for (int64_t begin = 0; begin < grid_.blocks(); begin += chunk_blocks_) {
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      const int64_t begin = chunk * chunk_blocks_;
       int64_t tiles = 0;
       for (int64_t b = begin; b < least(begin + chunk_blocks_, grid_.blocks()); ++b) {
         const TileBlock block = grid_.block(b);
@@ -120,8 +126,15 @@ class WinogradWeight {
         tiles += block.tiles;
       }
       multiply(tiles, Cut(in.end - in.begin, kMaxRows), columns, scratch);
+      const bool full = (chunk + 1) % kWinogradChunks == 0 || chunk + 1 == chunks_;
+      if (full && scratch.totals != scratch.sums) add_to_totals(scratch);
     }
     write(group, in, out, scratch);
+  }
+
+  void add_to_totals(const Scratch& scratch) const {
+    for (int64_t i = 0; i < sums_; ++i) scratch.totals[i] += scratch.sums[i];
+    clear(scratch.sums, sums_);
   }
 
   // y's channels of a register tile, packed.
@@ -149,7 +162,7 @@ class WinogradWeight {
   void write(int64_t group, const Range& in, const Range& out, const Scratch& scratch) const {
     for (int64_t i = in.begin; i < in.end; i += kFilters)
       for (int64_t o = out.begin; o < out.end; o += kLanes<T>)
-        collect_filters<S, T, m>(p_, scratch.sums + (i - in.begin) * out_width_ + o - out.begin,
+        collect_filters<S, T, m>(p_, scratch.totals + (i - in.begin) * out_width_ + o - out.begin,
                                  out_width_, in_width_ * out_width_,
                                  w_ + group * p_.weight_group_stride + o * p_.weight_strides[0] +
                                      i * p_.weight_strides[1],
@@ -161,10 +174,13 @@ class WinogradWeight {
   const S* y_;
   S* w_;
   TileGrid grid_;
-  int64_t chunk_blocks_, tiles_;  // of a chunk: the summation is cut here
+  int64_t chunk_blocks_;  // of a chunk: the summation is cut here
+  int64_t chunks_;
+  int64_t tiles_;  // of a chunk, at most
   int64_t in_vectors_, out_vectors_;
   Cut in_tasks_, out_tasks_;
   int64_t in_width_, out_width_;  // channels of a task, at most, in whole vectors
+  int64_t sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;
 };
