@@ -90,6 +90,13 @@ typedef struct dilconv_threads {
   void* pool;
 } dilconv_threads;
 
+/* What a kernel may use while it runs: threads on the CPU; on a GPU a stream (a cudaStream_t of the
+ * current device), on which it enqueues its work without waiting for it. */
+typedef struct dilconv_execution {
+  dilconv_threads threads;
+  void* stream;
+} dilconv_execution;
+
 typedef enum dilconv_status {
   DILCONV_OK = 0,
   DILCONV_INVALID = 1, /* the problem contradicts itself, or the device is unknown */
@@ -97,34 +104,40 @@ typedef enum dilconv_status {
   DILCONV_FAILED = 3   /* the kernel could not be run */
 } dilconv_status;
 
-/* Devices ("cpu") hold an ordered list of kernels, best first, and the instruction sets this
- * machine runs, best first. Both return null past the end, or for an unknown device. */
+/* A device ("cpu" or "cuda", each in the library that has its kernels) holds an ordered list of
+ * kernels, best first, and the instruction sets that they are made for, best first: of the CPU those
+ * that this machine runs ("avx512", "avx2", ...), of a GPU its compute capabilities ("sm_90", ...).
+ * Both return null past the end, or for an unknown device. */
 DILCONV_API const char* dilconv_kernel_name(const char* device, int index);
 DILCONV_API const char* dilconv_instruction_set(const char* device, int index);
 
-/* In all functions below `kernel` names one, or is null for the first that accepts; `message` (may
- * be null) receives at most `message_size` bytes of explanation, terminated, when the status is not
- * DILCONV_OK. */
-DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kernel,
+/* In all functions below `kernel` names one, or is null for the first that accepts; `isa` names the
+ * instruction set to answer for, or is null for this machine's, as capped by the option; `message`
+ * (may be null) receives at most `message_size` bytes of explanation, terminated, when the status is
+ * not DILCONV_OK. */
+DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kernel, const char* isa,
                                            const dilconv_problem* problem, char* message,
                                            size_t message_size);
 
 /* Why a kernel that could run the problem is passed over unless it is named: DILCONV_REFUSED and
  * the reason, because a later one is expected to be faster; else DILCONV_OK. */
-DILCONV_API dilconv_status dilconv_declines(const char* device, const char* kernel,
+DILCONV_API dilconv_status dilconv_declines(const char* device, const char* kernel, const char* isa,
                                             const dilconv_problem* problem, char* message,
                                             size_t message_size);
 
 /* Scratch bytes that the kernel needs with this many threads: as many as dilconv_run is given.
  * Options must not change between the two calls. */
 DILCONV_API dilconv_status dilconv_workspace(const char* device, const char* kernel,
-                                             const dilconv_problem* problem, int threads,
-                                             size_t* bytes, char* message, size_t message_size);
+                                             const char* isa, const dilconv_problem* problem,
+                                             int threads, size_t* bytes, char* message,
+                                             size_t message_size);
 
+/* Runs on this machine's instruction set, as capped by the option. A null execution means one
+ * thread, or the default stream. */
 DILCONV_API dilconv_status dilconv_run(const char* device, const char* kernel,
                                        const dilconv_problem* problem,
                                        const dilconv_tensors* tensors,
-                                       const dilconv_threads* threads, char* message,
+                                       const dilconv_execution* execution, char* message,
                                        size_t message_size);
 
 /* Process-wide options: "kernel" (forces one), "isa" (caps the instruction set), "verbose" ("0" or

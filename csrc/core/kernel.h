@@ -29,24 +29,33 @@ class Threads {
   dilconv_threads threads_{1, nullptr, nullptr};
 };
 
+// What a kernel may use while it runs: threads on the CPU, a stream (cudaStream_t) on a GPU.
+struct Execution {
+  Threads threads;
+  void* stream = nullptr;
+};
+
+// isa: an index into the device's instruction sets, the same for all calls of one convolution.
 struct Kernel {
   const char* name;
   // Why the kernel cannot run the problem, in words; null if it can.
-  const char* (*refuses)(const ConvProblem& problem);
+  const char* (*refuses)(const ConvProblem& problem, int isa);
   // Why a later kernel is expected to be faster, in words; null if none is. Not asked when the
   // kernel is named.
-  const char* (*declines)(const ConvProblem& problem);
-  // isa: an index into the device's instruction sets, the same for both calls.
+  const char* (*declines)(const ConvProblem& problem, int isa);
   size_t (*workspace_bytes)(const ConvProblem& problem, int threads, int isa);
-  void (*run)(const ConvProblem& problem, const Tensors& tensors, const Threads& threads, int isa);
+  void (*run)(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
+              int isa);
 };
 
-inline const char* never_declines(const ConvProblem&) { return nullptr; }
+inline const char* never_declines(const ConvProblem&, int) { return nullptr; }
 
 struct Device {
   const char* name;
   std::vector<Kernel> kernels;                // best first, the reference last
-  std::vector<const char*> instruction_sets;  // that this machine runs, best first
+  std::vector<const char*> instruction_sets;  // that the kernels are made for, best first
+  // Index of the best instruction set that the machine (the current GPU) runs.
+  int (*machine_isa)();
 };
 
 }  // namespace dilconv

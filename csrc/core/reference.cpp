@@ -150,17 +150,17 @@ void run_typed(const ConvProblem& problem, const Tensors& tensors, const Threads
   });
 }
 
-const char* refuses(const ConvProblem&) { return nullptr; }
+const char* refuses(const ConvProblem&, int) { return nullptr; }
 
 size_t workspace_bytes(const ConvProblem&, int, int) { return 0; }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads, int) {
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int) {
   using Run = void (*)(const ConvProblem&, const Tensors&, const Threads&);
   constexpr Run runs[DILCONV_DTYPES] = {
       run_typed<double>,   run_typed<float>,   run_typed<Half>,
       run_typed<BFloat16>, run_typed<int8_t>,  run_typed<uint8_t>,
       run_typed<int16_t>,  run_typed<int32_t>, run_typed<int64_t>};
-  runs[problem.dtype](problem, tensors, threads);
+  runs[problem.dtype](problem, tensors, execution.threads);
 }
 
 }  // namespace

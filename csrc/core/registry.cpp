@@ -1,5 +1,6 @@
 #include "registry.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -13,7 +14,6 @@ namespace {
 struct Options {
   std::atomic<const char*> kernel{""};
   std::atomic<const char*> isa{""};
-  std::atomic<int> isa_index{0};
   std::atomic<bool> verbose{false};
   std::atomic<bool> winograd{true};
   std::string environment_error;  // a bad environment variable fails every selection
@@ -49,11 +49,9 @@ std::string set_kernel(const std::string& value) {
 std::string set_isa(const std::string& value) {
   std::string choices;
   for (const Device& device : devices())
-    for (size_t i = 0; i < device.instruction_sets.size(); ++i) {
-      const char* name = device.instruction_sets[i];
+    for (const char* name : device.instruction_sets) {
       if (value == name) {
         options().isa = name;
-        options().isa_index = int(i);
         return {};
       }
       choices += std::string(choices.empty() ? "'" : ", '") + name + "'";
@@ -92,7 +90,7 @@ const Device* find_device(const char* name) {
   return nullptr;
 }
 
-const Kernel* select(const Device& device, const char* name, const ConvProblem& problem,
+const Kernel* select(const Device& device, const char* name, const ConvProblem& problem, int isa,
                      std::string& reason) {
   if (!options().environment_error.empty()) {
     reason = options().environment_error;
@@ -102,8 +100,8 @@ const Kernel* select(const Device& device, const char* name, const ConvProblem& 
   if (!name && *forced) name = forced;
   for (const Kernel& kernel : device.kernels) {
     if (name && std::strcmp(name, kernel.name) != 0) continue;
-    const char* refusal = kernel.refuses(problem);
-    if (!refusal && (name || !kernel.declines(problem))) return &kernel;
+    const char* refusal = kernel.refuses(problem, isa);
+    if (!refusal && (name || !kernel.declines(problem, isa))) return &kernel;
     if (name) {
       reason = std::string("kernel '") + name + "' refuses: " + refusal;
       return nullptr;
@@ -121,7 +119,13 @@ void log_choice(const Kernel& kernel, const ConvProblem& problem) {
 
 bool winograd_allowed() { return options().winograd; }
 
-int active_instruction_set() { return options().isa_index; }
+int active_instruction_set(const Device& device) {
+  const int machine = device.machine_isa();
+  const char* const cap = options().isa;
+  for (size_t i = 0; i < device.instruction_sets.size(); ++i)
+    if (device.instruction_sets[i] == cap) return std::max(machine, int(i));
+  return machine;
+}
 
 const char* get_option(const std::string& name) {
   if (name == "kernel") return options().kernel;
@@ -140,7 +144,6 @@ std::string set_option(const std::string& name, const std::string& value) {
   if (name == "isa") {
     if (!value.empty()) return set_isa(value);
     options().isa = "";
-    options().isa_index = 0;
     return {};
   }
   if (name == "verbose") return set_switch(options().verbose, false, name, value);

@@ -69,14 +69,14 @@ std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads) {
     Message message = {};
     size_t bytes = 0;
     const dilconv_status status = DILCONV_CALL(dilconv_workspace)(
-        kDevice, name.c_str(), &problem, threads, &bytes, message.data(), message.size());
+        kDevice, name.c_str(), nullptr, &problem, threads, &bytes, message.data(), message.size());
     if (status == DILCONV_REFUSED) {
       verdicts.emplace_back(name, std::string(message.data()), std::nullopt, 0);
       continue;
     }
     check(status, message);
     const bool declines =
-        DILCONV_CALL(dilconv_declines)(kDevice, name.c_str(), &problem, message.data(),
+        DILCONV_CALL(dilconv_declines)(kDevice, name.c_str(), nullptr, &problem, message.data(),
                                        message.size()) == DILCONV_REFUSED;
     verdicts.emplace_back(name, std::nullopt,
                           declines ? std::optional<std::string>(message.data()) : std::nullopt,

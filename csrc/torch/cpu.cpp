@@ -90,12 +90,12 @@ void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Ten
          const OptionalTensor& bias) {
   static const Device* const device = find_device("cpu");
   std::string reason;
-  const Kernel* kernel = select(*device, nullptr, problem, reason);
+  const int isa = active_instruction_set(*device);
+  const Kernel* kernel = select(*device, nullptr, problem, isa, reason);
   TORCH_CHECK(kernel, "dilconv: ", reason);
   log_choice(*kernel, problem);
 
   const int threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const int isa = active_instruction_set();
   const size_t bytes = kernel->workspace_bytes(problem, threads, isa);
   // Small layers are called often: their scratch does not go through the allocator.
   alignas(64) char small[16384];
@@ -107,7 +107,7 @@ void run(const ConvProblem& problem, const Tensor& x, const Tensor& w, const Ten
   const Tensors tensors = {address(x), address(w), address(y),
                            dense_bias.defined() ? dense_bias.const_data_ptr() : nullptr,
                            large.defined() ? large.data_ptr() : small};
-  kernel->run(problem, tensors, Threads({threads, run_in_pool, nullptr}), isa);
+  kernel->run(problem, tensors, {Threads({threads, run_in_pool, nullptr}), nullptr}, isa);
 }
 
 bool has_bias(const OptionalTensor& bias) { return bias.has_value() && bias->defined(); }

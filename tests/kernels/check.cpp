@@ -275,15 +275,15 @@ Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Bu
   char message[512] = "";
   size_t bytes = 0;
   dilconv_status status =
-      dilconv_workspace("cpu", kernel, &c.problem, threads, &bytes, message, sizeof message);
+      dilconv_workspace("cpu", kernel, nullptr, &c.problem, threads, &bytes, message, sizeof message);
   expect(status == DILCONV_OK, where, message);
   Buffer workspace(bytes), output(size_t(c.elements[written]) * dtype.bytes);
   dilconv_tensors tensors = {inputs[0].data(), inputs[1].data(), inputs[2].data(),
                              c.problem.has_bias ? bias.data() : nullptr, workspace.data()};
   (written == 0 ? tensors.x : written == 1 ? tensors.w : tensors.y) = output.data();
-  const dilconv_threads pool = {threads, run_backwards, nullptr};
-  status = dilconv_run("cpu", kernel, &c.problem, &tensors, threads > 1 ? &pool : nullptr, message,
-                       sizeof message);
+  const dilconv_execution execution = {{threads, run_backwards, nullptr}, nullptr};
+  status = dilconv_run("cpu", kernel, &c.problem, &tensors, threads > 1 ? &execution : nullptr,
+                       message, sizeof message);
   expect(status == DILCONV_OK, where, message);
   expect(workspace.intact(), where, "wrote outside its workspace");
   expect(output.intact(), where, "wrote outside its output");
@@ -325,7 +325,7 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
   int checked = 0;
   for (int k = 0; const char* kernel = dilconv_kernel_name("cpu", k); ++k) {
     if (std::strcmp(kernel, "reference") == 0) continue;
-    if (dilconv_accepts("cpu", kernel, &c.problem, nullptr, 0) != DILCONV_OK) continue;
+    if (dilconv_accepts("cpu", kernel, nullptr, &c.problem, nullptr, 0) != DILCONV_OK) continue;
     const std::string what = where + ' ' + kernel;
     Buffer one = run(kernel, c, dtype, inputs, bias, 1, what);
     Buffer three = run(kernel, c, dtype, inputs, bias, 3, what);

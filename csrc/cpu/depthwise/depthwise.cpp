@@ -123,7 +123,7 @@ struct OwnedPlan {
   }
 };
 
-const char* refuses(const ConvProblem& p) {
+const char* refuses(const ConvProblem& p, int) {
   if (!is_floating(p)) return "depthwise runs floating types only";
   if (p.groups < 2 || p.in_channels != p.groups || p.out_channels == 0)
     return "depthwise needs at least two groups, with one input channel each";
@@ -140,12 +140,12 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
              : isa.depthwise_gather[problem.dtype].workspace_bytes(owned.plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
          int isa_index) {
   if (writes_nothing(problem)) return;
   const InstructionSet& isa = kernels_for(isa_index);
   const OwnedPlan owned(problem, isa);
-  const TaskPool pool = make_pool(problem, threads);
+  const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     isa.depthwise_weight[problem.dtype].run(owned.plan, tensors.x, tensors.y, tensors.w,
                                             tensors.workspace, pool);

@@ -7,7 +7,7 @@
 namespace dilconv {
 namespace {
 
-const char* refuses(const ConvProblem& problem) {
+const char* refuses(const ConvProblem& problem, int) {
   return is_floating(problem) ? nullptr : "direct runs floating types only";
 }
 
@@ -23,11 +23,11 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   return isa.direct_gather[problem.dtype].workspace_bytes(owned.plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
          int isa_index) {
   if (writes_nothing(problem)) return;
   const InstructionSet& isa = kernels_for(isa_index);
-  const TaskPool pool = make_pool(problem, threads);
+  const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedWeightPlan owned(problem, isa.vector_bytes, element_bytes(problem));
     isa.direct_weight[problem.dtype].run(owned.plan, tensors.x, tensors.y, tensors.w,

@@ -7,7 +7,7 @@
 namespace dilconv {
 namespace {
 
-const char* refuses(const ConvProblem& p) {
+const char* refuses(const ConvProblem& p, int) {
   if (!is_floating(p)) return "winograd runs floating types only";
   if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
   if (p.kernel[0] != 3 || p.kernel[1] != 3) return "winograd runs 3x3 kernels only";
@@ -15,7 +15,7 @@ const char* refuses(const ConvProblem& p) {
   return nullptr;
 }
 
-const char* declines(const ConvProblem& p) {
+const char* declines(const ConvProblem& p, int) {
   return choose_winograd_tile(p).pays ? nullptr
                                       : "winograd's transforms would cost more than it saves";
 }
@@ -30,11 +30,11 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
              : isa.winograd_gather[tile][problem.dtype].workspace_bytes(plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Threads& threads,
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
          int isa_index) {
   if (writes_nothing(problem)) return;
   const InstructionSet& isa = kernels_for(isa_index);
-  const TaskPool pool = make_pool(problem, threads);
+  const TaskPool pool = make_pool(problem, execution.threads);
   const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
   const int tile = int(plan.tile) - 2;
   if (problem.op == DILCONV_GRAD_WEIGHT) {
