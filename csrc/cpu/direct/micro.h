@@ -65,6 +65,67 @@ Multiply<T> tile(int rows, int vectors) {
                         : multiply<T, R, 3, order>;
 }
 
+// A stretch of a summation whose rows and vectors lie anywhere: step s multiplies the values
+// rows[offsets[r] + s * row_step] by the vectors at vectors + s * vector_step.
+template <class T>
+struct ApartSegment {
+  const T* rows;
+  const int64_t* offsets;
+  const T* vectors;
+  int64_t row_step, vector_step, depth;
+};
+
+// sums[row][0 .. V) += sum over all steps.
+template <class T, int R, int V>
+void multiply_apart(const ApartSegment<T>* segments, int count, T* sums, int64_t pitch) {
+  Vector<T> total[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) total[r][v] = Vector<T>{};
+  for (int s = 0; s < count; ++s) {
+    const ApartSegment<T>& segment = segments[s];
+    const T* row[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) row[r] = segment.rows + segment.offsets[r];
+    const T* vectors = segment.vectors;
+    int64_t at = 0;
+    for (int64_t step = segment.depth; step > 0; --step) {
+      Vector<T> vector[V];
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) vector[v] = load(vectors + v * kLanes<T>);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const T value = row[r][at];
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) total[r][v] += vector[v] * value;
+      }
+      at += segment.row_step;
+      vectors += segment.vector_step;
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) {
+      T* sum = sums + r * pitch + v * kLanes<T>;
+      store(sum, load(sum) + total[r][v]);
+    }
+}
+
+template <class T>
+using MultiplyApart = void (*)(const ApartSegment<T>* segments, int count, T* sums, int64_t pitch);
+
+template <class T, int R = kMaxRows>
+MultiplyApart<T> apart_tile(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return apart_tile<T, R - 1>(rows, vectors);
+  }
+  return vectors == 1   ? multiply_apart<T, R, 1>
+         : vectors == 2 ? multiply_apart<T, R, 2>
+                        : multiply_apart<T, R, 3>;
+}
+
 // Steps that follow each other in the packed vectors: V vectors each.
 template <class T>
 struct Steps {

@@ -8,12 +8,6 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// Output rows [rows.begin, rows.end), counted through the batch, by columns [columns.begin,
-// columns.end).
-struct Chunk {
-  Range rows, columns;
-};
-
 template <class S, class T>
 class WeightGradient {
  public:
@@ -25,10 +19,14 @@ class WeightGradient {
         y_(static_cast<const S*>(y)),
         w_(static_cast<S*>(w)),
         channel_tasks_(plan.padded_channels / kLanes<T>, most(1, 256 / kLanes<T>)),
-        row_tasks_(plan.rows, (plan.rows + plan.row_tasks - 1) / plan.row_tasks) {
+        row_tasks_(plan.rows, (plan.rows + plan.row_tasks - 1) / plan.row_tasks),
+        vectors_in_place_(kSame<S, T> && problem_.y_strides[1] == 1 &&
+                          plan.out_channels == plan.padded_channels &&
+                          plan.out_channels <= kMaxVectors * kLanes<T>),
+        window_(plan, x_) {
     Arena arena(workspace);
     sums_ = arena.take<T>(problem_.groups * plan.splits * plan.rows * plan.padded_channels);
-    worker_bytes_ = Scratch(nullptr).bytes;
+    worker_bytes_ = Scratch(nullptr, window_.elements()).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
   }
@@ -51,15 +49,20 @@ class WeightGradient {
   }
 
  private:
+  // A row of y is cut into at most three stretches, and pixels are at least one each.
+  static constexpr int64_t kMostStretches = kChunkPixels;
+
   struct Scratch {
-    explicit Scratch(char* base) {
+    Scratch(char* base, int64_t window_elements) {
       Arena arena(base);
       rows = arena.take<T>(kMaxRows * kChunkPitch);
       vectors = arena.take<T>(kChunkPixels * (256 + kMaxVectors * kLanes<T>));
+      window = arena.take<T>(window_elements);
       bytes = arena.used();
     }
     T* rows;
     T* vectors;
+    T* window;
     int64_t bytes;
   };
 
@@ -85,7 +88,7 @@ class WeightGradient {
   }
 
   void task(int64_t index, int worker) const {
-    const Scratch scratch(workers_ + worker * worker_bytes_);
+    const Scratch scratch(workers_ + worker * worker_bytes_, window_.elements());
     const int64_t channel_task = index % channel_tasks_.parts;
     index /= channel_tasks_.parts;
     const int64_t row_task = index % row_tasks_.parts;
@@ -99,21 +102,23 @@ class WeightGradient {
     for (int64_t row = rows.begin; row < rows.end; ++row)
       clear(sums + row * p_.padded_channels, tiles.total * kLanes<T>);
 
+    Source<T> source;
+    for (int axis = 0; axis < 3; ++axis) source.strides[axis] = problem_.x_strides[1 + axis];
     const int64_t chunks = p_.row_chunks * p_.column_chunks;
     for (int64_t c = chunks * split / p_.splits; c < chunks * (split + 1) / p_.splits; ++c) {
       const Chunk chunk = chunk_at(c);
-      pack_vectors(chunk, group, first, tiles, scratch.vectors);
+      if (!vectors_in_place_) pack_vectors(chunk, group, first, tiles, scratch.vectors);
+      if (window_.elements() > 0) window_.fill(chunk, group, scratch.window, source);
       const Cut row_blocks(rows.end - rows.begin, kMaxRows);
       for (int64_t b = 0; b < row_blocks.parts; ++b)
-        multiply_rows(chunk, group, rows.begin + row_blocks.begin(b), row_blocks.size(b), tiles,
-                      scratch, sums);
+        multiply_rows(chunk, source, group, rows.begin + row_blocks.begin(b), row_blocks.size(b),
+                      tiles, scratch, sums);
     }
   }
 
-  const S* y_at(int64_t row, int64_t column, int64_t channel) const {
-    return y_ + row / problem_.out_size[0] * problem_.y_strides[0] +
-           channel * problem_.y_strides[1] + row % problem_.out_size[0] * problem_.y_strides[2] +
-           column * problem_.y_strides[3];
+  const S* y_at(int64_t n, int64_t i, int64_t j, int64_t channel) const {
+    return y_ + n * problem_.y_strides[0] + channel * problem_.y_strides[1] +
+           i * problem_.y_strides[2] + j * problem_.y_strides[3];
   }
 
   // y's channels of a chunk, pixel by pixel: one panel per tile.
@@ -128,7 +133,8 @@ class WeightGradient {
         // Dense planes are one long row within a sample.
         const int64_t sample_end = (row / problem_.out_size[0] + 1) * problem_.out_size[0];
         rows = dense ? least(chunk.rows.end, sample_end) - row : 1;
-        const S* from = y_at(row, chunk.columns.begin, group * p_.out_channels + channel);
+        const S* from = y_at(row / problem_.out_size[0], row % problem_.out_size[0],
+                             chunk.columns.begin, group * p_.out_channels + channel);
         pack_pixels(from, rows * columns, valid, width, to);
         to += rows * columns * width;
       }
@@ -167,93 +173,140 @@ class WeightGradient {
     }
   }
 
-  // Where a register tile's rows come from: stretches of pixels, all `used` long.
+  // What a register tile multiplies in one chunk: stretches of pixels, and where each begins in the
+  // chunk. Those that every row's tap reads inside the source are read where they are, the others
+  // from a packed copy with zeros.
   struct Stretches {
-    int64_t used, stride;
-    Order order;
     int count = 0;
-    const T* rows[kChunkPixels];
-    int64_t begins[kChunkPixels];  // the first pixel, in the vectors' panel
+    ApartSegment<T> segments[kMostStretches];
+    int64_t begins[kMostStretches];
+    int64_t offsets[kMaxRows], packed_offsets[kMaxRows];
+    int64_t packed = 0;  // pixels
   };
 
   // One register tile's rows against every tile of the chunk's vectors.
-  void multiply_rows(const Chunk& chunk, int64_t group, int64_t first, int64_t count,
-                     const Cut& tiles, const Scratch& scratch, T* sums) const {
-    // Columns and rows of y that at least one of the taps reaches from inside the image.
-    Range h = {problem_.out_size[0], 0}, w = {problem_.out_size[1], 0};
-    for (int64_t r = 0; r < count; ++r) {
-      const Row row = row_at(first + r);
-      h = {least(h.begin, p_.valid_h[row.a].begin), most(h.end, p_.valid_h[row.a].end)};
-      w = {least(w.begin, p_.valid_w[row.b].begin), most(w.end, p_.valid_w[row.b].end)};
-    }
-    w = {most(w.begin, chunk.columns.begin), least(w.end, chunk.columns.end)};
-    if (w.begin >= w.end) return;
-
+  void multiply_rows(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t first,
+                     int64_t count, const Cut& tiles, const Scratch& scratch, T* sums) const {
     Stretches stretches;
-    find_stretches(chunk, group, first, count, h, w, scratch, stretches);
+    find_stretches(chunk, source, group, first, count, scratch, stretches);
     if (stretches.count == 0) return;
-
-    Segment<T> segments[kChunkPixels];
-    const T* panel = scratch.vectors;
     const int64_t pixels =
         (chunk.rows.end - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin);
-    const int64_t advance =
-        stretches.order == Order::kByStep ? stretches.stride * stretches.used : stretches.used;
+    const T* panel = scratch.vectors;
     for (int64_t t = 0; t < tiles.parts; ++t) {
       const int64_t width = tiles.size(t) * kLanes<T>;
-      int merged = 0;
-      for (int s = 0; s < stretches.count; ++s) {
-        const bool follows = s > 0 &&
-                             stretches.begins[s] == stretches.begins[s - 1] + stretches.used &&
-                             stretches.rows[s] == stretches.rows[s - 1] + advance;
-        if (follows)
-          segments[merged - 1].depth += stretches.used;
-        else
-          segments[merged++] = {stretches.rows[s], panel + stretches.begins[s] * width,
-                                stretches.used};
+      for (int s = 0; s < stretches.count && !vectors_in_place_; ++s) {
+        stretches.segments[s].vectors = panel + stretches.begins[s] * width;
+        stretches.segments[s].vector_step = width;
       }
-      const Multiply<T> multiply = stretches.order == Order::kByStep
-                                       ? tile<T, Order::kByStep>(int(count), int(tiles.size(t)))
-                                       : tile<T, Order::kByRow>(int(count), int(tiles.size(t)));
-      multiply(segments, merged, stretches.stride,
-               sums + first * p_.padded_channels + tiles.begin(t) * kLanes<T>, p_.padded_channels,
-               true);
+      apart_tile<T>(int(count), int(tiles.size(t)))(
+          stretches.segments, stretches.count,
+          sums + first * p_.padded_channels + tiles.begin(t) * kLanes<T>, p_.padded_channels);
       panel += pixels * width;
     }
   }
 
-  void find_stretches(const Chunk& chunk, int64_t group, int64_t first, int64_t count,
-                      const Range& h, const Range& w, const Scratch& scratch,
-                      Stretches& stretches) const {
-    const int64_t columns = chunk.columns.end - chunk.columns.begin;
-    const int64_t pixel_stride = problem_.stride[1] * problem_.x_strides[3];
-    const Row head = row_at(first), tail = row_at(first + count - 1);
-    // Channels of one kernel element need no packing where steps or rows are dense: they are read
-    // in place.
-    const bool one_tap = head.a == tail.a && head.b == tail.b && kSame<S, T>;
-    const bool dense_rows = problem_.x_strides[1] == 1, dense_steps = pixel_stride == 1;
-    const bool in_place = one_tap && (dense_rows || dense_steps);
-    stretches.used = w.end - w.begin;
-    stretches.order = dense_rows ? Order::kByStep : Order::kByRow;
-    stretches.stride = dense_rows ? (in_place ? pixel_stride : count)
-                                  : (in_place ? problem_.x_strides[1] : kChunkPitch);
-    for (int64_t row = chunk.rows.begin; row < chunk.rows.end; ++row) {
-      const int64_t n = row / problem_.out_size[0], i = row % problem_.out_size[0];
-      if (i < h.begin || i >= h.end) continue;
-      const int at = stretches.count++;
-      stretches.begins[at] = (row - chunk.rows.begin) * columns + w.begin - chunk.columns.begin;
-      if constexpr (kSame<S, T>) {
-        if (in_place) {
-          stretches.rows[at] = x_at(head, group, n, i, w.begin);
-          continue;
-        }
-      }
-      T* to = scratch.rows + at * stretches.used * (dense_rows ? count : 1);
-      stretches.rows[at] = to;
-      for (int64_t r = 0; r < count; ++r)
-        pack_row(row_at(first + r), group, n, i, w, to + r * (dense_rows ? 1 : kChunkPitch),
-                 dense_rows ? count : 1);
+  void find_stretches(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t first,
+                      int64_t count, const Scratch& scratch, Stretches& stretches) const {
+    // Rows and columns of y that some of the taps reach from inside the image, and all of them.
+    Range some_h = {problem_.out_size[0], 0}, some_w = {problem_.out_size[1], 0};
+    Range all_h = {0, problem_.out_size[0]}, all_w = chunk.columns;
+    Row rows[kMaxRows];
+    for (int64_t r = 0; r < count; ++r) {
+      rows[r] = row_at(first + r);
+      stretches.offsets[r] = (rows[r].channel - rows[0].channel) * source.strides[0] +
+                             (rows[r].a - rows[0].a) * problem_.dilation[0] * source.strides[1] +
+                             (rows[r].b - rows[0].b) * problem_.dilation[1] * source.strides[2];
+      stretches.packed_offsets[r] = r * kChunkPitch;
+      const Range &h = p_.valid_h[rows[r].a], &w = p_.valid_w[rows[r].b];
+      some_h = {least(some_h.begin, h.begin), most(some_h.end, h.end)};
+      some_w = {least(some_w.begin, w.begin), most(some_w.end, w.end)};
+      if (source.window) continue;
+      all_h = {most(all_h.begin, h.begin), least(all_h.end, h.end)};
+      all_w = {most(all_w.begin, w.begin), least(all_w.end, w.end)};
     }
+    some_w = {most(some_w.begin, chunk.columns.begin), least(some_w.end, chunk.columns.end)};
+    if (some_w.begin >= some_w.end) return;
+    const Range nowhere = {some_w.end, some_w.end};
+    all_w = {most(all_w.begin, some_w.begin), least(all_w.end, some_w.end)};
+    if ((!kSame<S, T> && !source.window) || all_w.begin >= all_w.end) all_w = nowhere;
+    int64_t n = chunk.rows.begin / problem_.out_size[0],
+            i = chunk.rows.begin % problem_.out_size[0];
+    for (int64_t row = chunk.rows.begin; row < chunk.rows.end; ++row) {
+      const Position at = {chunk, group, row, n, i};
+      if (i >= some_h.begin && i < some_h.end) {
+        const Range in_place = i >= all_h.begin && i < all_h.end ? all_w : nowhere;
+        add_packed(at, rows, count, {some_w.begin, in_place.begin}, scratch, stretches);
+        add_in_place(at, source, rows[0], in_place, stretches);
+        add_packed(at, rows, count, {in_place.end, some_w.end}, scratch, stretches);
+      }
+      if (++i == problem_.out_size[0]) i = 0, ++n;
+    }
+  }
+
+  // A row of y: row i of sample n.
+  struct Position {
+    const Chunk& chunk;
+    int64_t group, row, n, i;
+
+    int64_t pixel(int64_t column) const {
+      return (row - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin) + column -
+             chunk.columns.begin;
+    }
+  };
+
+  void add_in_place(const Position& at, const Source<T>& source, const Row& first, const Range& w,
+                    Stretches& stretches) const {
+    if (w.begin >= w.end) return;
+    const T* from = nullptr;
+    if (source.window) {
+      from = source.window + source.tops[at.row - at.chunk.rows.begin] +
+             first.channel * source.strides[0] +
+             first.a * problem_.dilation[0] * source.strides[1] +
+             (first.b * problem_.dilation[1] +
+              (w.begin - at.chunk.columns.begin) * problem_.stride[1]) *
+                 source.strides[2];
+    } else if constexpr (kSame<S, T>) {
+      from = x_at(first, at.group, at.n, at.i, w.begin);
+    }
+    add({from, stretches.offsets, nullptr, problem_.stride[1] * source.strides[2], 0,
+         w.end - w.begin},
+        at, w.begin, stretches);
+  }
+
+  void add_packed(const Position& at, const Row* rows, int64_t count, const Range& w,
+                  const Scratch& scratch, Stretches& stretches) const {
+    if (w.begin >= w.end) return;
+    T* const to = scratch.rows + stretches.packed;
+    for (int64_t r = 0; r < count; ++r)
+      pack_row(rows[r], at.group, at.n, at.i, w, to + stretches.packed_offsets[r]);
+    stretches.packed += w.end - w.begin;
+    add({to, stretches.packed_offsets, nullptr, 1, 0, w.end - w.begin}, at, w.begin, stretches);
+  }
+
+  // Adds a stretch that begins with a column of y, or makes the last one longer if it goes on
+  // there.
+  void add(ApartSegment<T> segment, const Position& at, int64_t column,
+           Stretches& stretches) const {
+    if constexpr (kSame<S, T>) {
+      if (vectors_in_place_) {
+        segment.vectors = y_at(at.n, at.i, column, at.group * p_.out_channels);
+        segment.vector_step = problem_.y_strides[3];
+      }
+    }
+    const int64_t begin = at.pixel(column);
+    if (stretches.count > 0) {
+      ApartSegment<T>& last = stretches.segments[stretches.count - 1];
+      if (stretches.begins[stretches.count - 1] + last.depth == begin &&
+          last.offsets == segment.offsets &&
+          last.rows + last.depth * last.row_step == segment.rows &&
+          (!vectors_in_place_ || last.vectors + last.depth * last.vector_step == segment.vectors)) {
+        last.depth += segment.depth;
+        return;
+      }
+    }
+    stretches.begins[stretches.count] = begin;
+    stretches.segments[stretches.count++] = segment;
   }
 
   // What the row's tap reads from output position (i, j).
@@ -268,21 +321,16 @@ class WeightGradient {
   }
 
   // x as the row's tap sees it from output row i, columns w; zeros outside the image.
-  void pack_row(const Row& row, int64_t group, int64_t n, int64_t i, const Range& w, T* to,
-                int64_t pitch) const {
+  void pack_row(const Row& row, int64_t group, int64_t n, int64_t i, const Range& w, T* to) const {
     const Range& valid_h = p_.valid_h[row.a];
     const Range& valid_w = p_.valid_w[row.b];
     int64_t begin = most(w.begin, valid_w.begin), end = least(w.end, valid_w.end);
     if (i < valid_h.begin || i >= valid_h.end || begin >= end) begin = end = w.end;
-    for (int64_t j = w.begin; j < begin; ++j) to[(j - w.begin) * pitch] = T(0);
-    for (int64_t j = end; j < w.end; ++j) to[(j - w.begin) * pitch] = T(0);
-    if (begin == end) return;
-
-    const S* from = x_at(row, group, n, i, begin);
-    const int64_t step = problem_.stride[1] * problem_.x_strides[3];
-    to += (begin - w.begin) * pitch;
-    if (pitch == 1) return gather(to, from, step, end - begin);
-    for (int64_t j = begin; j < end; ++j, to += pitch, from += step) *to = widen(*from);
+    clear(to, begin - w.begin);
+    clear(to + end - w.begin, w.end - end);
+    if (begin < end)
+      gather(to + begin - w.begin, x_at(row, group, n, i, begin),
+             problem_.stride[1] * problem_.x_strides[3], end - begin);
   }
 
   void write_row(int64_t index) const {
@@ -306,6 +354,8 @@ class WeightGradient {
   S* w_;
   Cut channel_tasks_;  // in vectors
   Cut row_tasks_;
+  bool vectors_in_place_;  // a register tile holds all of a pixel's channels, which lie densely
+  Window<S, T> window_;
   T* sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;
