@@ -211,7 +211,7 @@ def conv_transpose2d(
         numbers = {"stride": stride, "padding": padding, "dilation": dilation}
         numbers["output_padding"] = output_padding
         raise_for_arguments("conv_transpose2d", input, weight, bias, groups, **numbers)
-        if size is not None and not all(0 <= length < 2**63 for length in size):
+        if size is not None and not all(0 < length < 2**63 for length in size):
             raise RuntimeError(
                 f"Given input of size {list(input.shape)}, weight of size {list(weight.shape)}, "
                 f"stride={stride}, padding={padding}, dilation={dilation} and "

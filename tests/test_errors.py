@@ -142,6 +142,7 @@ BAD: list[Bad] = [
     _transposed("padding -1", "padding", "-1", padding=-1),
     _transposed("padding 'same'", "padding", "'same'", padding="same"),
     _transposed("padding over output", "padding", x=torch.ones(1, 4, 1, 1), padding=2),
+    _transposed("output of no width", "output size", "(1, 0)", x=torch.ones(1, 4, 3, 2), w=WT[:, :, :1, :1], padding=1),
     _transposed("output_padding -1", "output_padding", "-1", output_padding=-1),
     _transposed("output_padding over both", "output_padding", "2", stride=2, output_padding=2),
     _transposed("output_padding 1 alone", "output_padding", "1", output_padding=1),
