@@ -1,4 +1,4 @@
-"""The tiers of the tests: the fast ones always, and none, a sample or all of the slow ones.
+"""Which tests run: the fast ones always, and none, a sample or all of the slow ones; on which device.
 
 A module that skips itself because something is missing says so at the end (-rs); in CI it fails.
 """
@@ -13,23 +13,31 @@ SAMPLE = 16  # one slow test in so many, the same ones every time
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --slow."""
+    """Add --slow and --device."""
     parser.addoption(
         "--slow",
         choices=("none", "sample", "all"),
         default="sample",
         help=f"which tests marked slow to run; a sample is one in {SAMPLE} [%(default)s]",
     )
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where tensors are; cuda leaves out the tests marked cpu, and cpu those marked cuda "
+        "[%(default)s]",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the slow tests that --slow does not ask for."""
+    """Deselect the slow tests that --slow does not ask for, and those for another device."""
     tier = config.getoption("--slow")
-    if tier == "all":
-        return
+    other = "cpu" if config.getoption("--device") == "cuda" else "cuda"
 
     def wanted(item: pytest.Item) -> bool:
-        if item.get_closest_marker("slow") is None:
+        if item.get_closest_marker(other) is not None:
+            return False
+        if tier == "all" or item.get_closest_marker("slow") is None:
             return True
         return tier == "sample" and zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
 

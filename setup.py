@@ -97,7 +97,7 @@ setup(
             # a link flag: torch has brought its own OpenMP runtime, and one is enough.
             extra_compile_args={
                 "cxx": [*FLAGS, "-fopenmp"],
-                "nvcc": ["-O3", "-g0", "-Xcompiler=-Wall,-fvisibility=hidden"],
+                "nvcc": ["-O3", "-Xcompiler=-g0,-Wall,-fvisibility=hidden"],
             },
             py_limited_api=True,
         ),

@@ -16,7 +16,16 @@ from dilconv_ext import _C
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Warnings are errors, except torch's about a padded copy: it is torch that makes one."""
+    """With --device cuda, tests make their tensors there: all that do not name another device.
+
+    Warnings are errors, except torch's about a padded copy: it is torch that makes one.
+    """
+    if config.getoption("--device") == "cuda":
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--device cuda: torch sees no GPU")
+        torch.set_default_device("cuda")
+        # torch would use TF32 on both sides; test_cuda.py tests that.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
     config.addinivalue_line("filterwarnings", "ignore:Using padding='same' with even kernel")
 
 
