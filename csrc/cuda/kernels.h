@@ -1,0 +1,10 @@
+// The GPU's kernels; their order is in kernels.cpp.
+#pragma once
+
+#include "../core/kernel.h"
+
+namespace dilconv {
+
+extern const Kernel kCudaReference;
+
+}  // namespace dilconv
