@@ -34,7 +34,8 @@ $(EMULATOR_LIBRARY): $(EMULATED) $(EMULATOR)
 $(EMULATOR_DIR)/check: $(EMULATOR_DIR)/check.o $(EMULATOR_DIR)/machine_cuda.o $(EMULATOR_LIBRARY)
 	$(CXX) $(SANITIZE) -o $@ $^ -Wl,-rpath,'$$ORIGIN'
 
-$(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(filter-out %/oracle.o,$(EMULATOR))
+$(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_matrices.o \
+  $(filter-out %/oracle.o,$(EMULATOR))
 	$(CXX) $(SANITIZE) -o $@ $^ -lboost_context -ldl
 
 -include $(wildcard $(EMULATOR_DIR)/*.d) $(EMULATED:.o=.d)

@@ -1,64 +1,12 @@
 // The emulator's own test: each check must fire on a small kernel that is wrong in one way, and
 // stay silent on its correct twin.
+#include "selftest.h"
+
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <functional>
-#include <string>
-#include <vector>
 
-#include "../../csrc/cuda/device.h"
-#include "cuda_emulator/control.h"
-
-using namespace dilconv::cuda;
-
+namespace selftest {
 namespace {
-
-int failures = 0, checks = 0;
-
-struct Launch {
-  dim3 grid = 1, block = 64;
-  size_t shared = 0;
-};
-
-template <class... P, class... A>
-cudaError_t start(const Launch& how, void (*kernel)(P...), A... arguments) {
-  cudaLaunchConfig_t config = {how.grid, how.block, how.shared, nullptr, nullptr, 0};
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
-
-// An empty `wanted` means that the launch succeeds; else its error contains it.
-void expect(const char* what, cudaError_t error, const char* wanted) {
-  ++checks;
-  const std::string got = error == cudaSuccess ? "" : cuda_emulator_error();
-  const bool holds = *wanted ? got.find(wanted) != std::string::npos : got.empty();
-  if (holds) return;
-  ++failures;
-  std::printf("FAILED %s: expected '%s', got '%s'\n", what, wanted, got.c_str());
-}
-
-void expect(const char* what, bool holds) {
-  ++checks;
-  if (holds) return;
-  ++failures;
-  std::printf("FAILED %s\n", what);
-}
-
-const char* const kSchedules[] = {"forward", "reverse", "random", "greedy"};
-
-// The launch must end so under every schedule.
-void expect_always(const char* what, const char* wanted, const std::function<cudaError_t()>& run) {
-  for (const char* schedule : kSchedules) {
-    cuda_emulator_set_schedule(schedule, 1);
-    expect((std::string(what) + ", " + schedule).c_str(), run(), wanted);
-  }
-  cuda_emulator_set_schedule("forward", 0);
-}
-
-float* map(std::vector<float>& data, bool writable) {
-  return static_cast<float*>(
-      cuda_emulator_map(data.data(), data.size() * sizeof(float), writable, "the data"));
-}
 
 int number() { return int(threadIdx.x + blockIdx.x * blockDim.x); }
 
@@ -126,8 +74,6 @@ void test_global_memory() {
 }
 
 // --- shared memory and barriers -------------------------------------------------------------
-
-float* tile() { return reinterpret_cast<float*>(shared_memory()); }
 
 __global__ void share(bool first, bool last, int rounds) {
   for (int round = 0; round < rounds; ++round) {
@@ -329,11 +275,15 @@ void test_counters() {
 }
 
 }  // namespace
+}  // namespace selftest
 
 int main() {
+  using namespace selftest;
   test_global_memory();
   test_shared_memory();
   test_warps();
+  test_copies();
+  test_tensor_cores();
   test_limits();
   test_counters();
   std::printf("the emulator: %d checks, %d failed\n", checks, failures);

@@ -116,14 +116,15 @@ struct Dtype {
   const char* name;
   size_t bytes;
   double tolerance;  // relative, in the L2 norm
+  bool tf32 = false;
 };
 
 const Dtype kDtypes[] = {
-    {DILCONV_FLOAT64, "float64", 8, 1e-13}, {DILCONV_FLOAT32, "float32", 4, 2e-6},
-    {DILCONV_FLOAT16, "float16", 2, 1e-3},  {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},
-    {DILCONV_INT8, "int8", 1, 0},           {DILCONV_UINT8, "uint8", 1, 0},
-    {DILCONV_INT16, "int16", 2, 0},         {DILCONV_INT32, "int32", 4, 0},
-    {DILCONV_INT64, "int64", 8, 0}};
+    {DILCONV_FLOAT64, "float64", 8, 1e-13},   {DILCONV_FLOAT32, "float32", 4, 2e-6},
+    {DILCONV_FLOAT32, "tf32", 4, 1e-3, true}, {DILCONV_FLOAT16, "float16", 2, 1e-3},
+    {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},  {DILCONV_INT8, "int8", 1, 0},
+    {DILCONV_UINT8, "uint8", 1, 0},           {DILCONV_INT16, "int16", 2, 0},
+    {DILCONV_INT32, "int32", 4, 0},           {DILCONV_INT64, "int64", 8, 0}};
 const char* const kOps[] = {"conv2d", "grad_input", "grad_weight"};
 constexpr size_t kGuard = 256;
 constexpr unsigned char kCanary = 0xA5;
@@ -232,6 +233,7 @@ Case make_case(const Sizes& s, int op, const Dtype& dtype, bool channels_last) {
   p = {};
   p.op = op;
   p.dtype = dtype.id;
+  p.allow_tf32 = dtype.tf32;
   p.has_bias = op != DILCONV_GRAD_WEIGHT;
   p.batch = s.batch;
   p.groups = s.groups;

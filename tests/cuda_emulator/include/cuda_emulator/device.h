@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <cmath>
+#include <type_traits>
 
 #include "../cuda_runtime.h"
 #include "machine.h"
@@ -114,3 +115,5 @@ inline T shuffle_xor(T value, int mask, Site site = Site::here()) {
 }
 
 }  // namespace dilconv::cuda
+
+#include "matrices.h"
