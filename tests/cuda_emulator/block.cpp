@@ -12,6 +12,13 @@
 #include "memory.h"
 #include "sanitizers.h"
 
+#if defined(CUDA_EMULATOR_TSAN)
+// The emulator is not instrumented, but the memory functions that it calls are known to TSan.
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
+  return "race:tests/cuda_emulator/block.cpp\nrace:tests/cuda_emulator/memory.cpp\n";
+}
+#endif
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -56,7 +63,8 @@ struct Warp {
 struct Grid {
   std::string kernel;
   const std::function<void()>* thread = nullptr;
-  std::string fault;  // of the thread that ended the launch
+  std::string fault;       // of the thread that ended the launch
+  bool unwinding = false;  // the others end too
 
   Schedule schedule = Schedule::kForward;
   unsigned seed = 0;
@@ -76,7 +84,9 @@ struct Grid {
   int64_t threads_run = 0;
 };
 
-Grid grid;
+Grid& grid = *new Grid;  // for ever: fibers that wait cannot be destroyed
+
+struct Unwind {};
 
 Thread& thread_at(int number) { return grid.pool[number]; }
 Warp& warp_of(int number) { return grid.warps[number / kLanes]; }
@@ -99,11 +109,16 @@ void set_state(int number, State state) {
 }
 
 // Back to the scheduler, from the running thread; returns when it is resumed.
-void leave() {
+void suspend() {
   Thread& self = thread_at(grid.running);
   self.stack.leave(grid.scheduler_stack);
   grid.scheduler = std::move(grid.scheduler).resume();
   self.stack.arrive(grid.scheduler_stack);
+}
+
+void leave() {
+  suspend();
+  if (grid.unwinding) throw Unwind{};
 }
 
 void wait(State state, Site site) {
@@ -133,13 +148,15 @@ fiber thread_main(fiber&& scheduler, int number) {
   for (;;) {
     try {
       grid.edge.acquire();
-      (*grid.thread)();
+      if (!grid.unwinding) (*grid.thread)();
       grid.edge.release();
-      finish();
+      if (!grid.unwinding) finish();
     } catch (const Fault& error) {
       grid.fault = error.text;
+    } catch (const Unwind&) {
     }
-    leave();
+    set_state(grid.running, State::kFinished);
+    suspend();
   }
 }
 
@@ -258,6 +275,15 @@ void run_block(dim3 block) {
   }
   grid.edge.acquire();
   end_requests();
+}
+
+// Ends the threads that a fault of another left waiting.
+void unwind_block() {
+  grid.fault.clear();
+  grid.unwinding = true;
+  for (int i = 0; i < grid.threads; ++i)
+    if (thread_at(i).state != State::kFinished) resume(i);
+  grid.unwinding = false;
 }
 
 // Everyone passes the block's barrier.
@@ -391,8 +417,7 @@ void run_grid(const std::string& kernel, dim3 blocks, dim3 block,
       run_block(block);
     }
   } catch (const Fault&) {
-    grid.pool.clear();  // unwinds the threads that were still running
-    grid.running = -1;
+    unwind_block();
     throw;
   }
 }

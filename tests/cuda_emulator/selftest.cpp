@@ -277,8 +277,11 @@ void test_counters() {
 }  // namespace
 }  // namespace selftest
 
-int main() {
+// The argument "race" runs a kernel that races, for ThreadSanitizer to find.
+int main(int argc, char** argv) {
   using namespace selftest;
+  if (argc > 1 && std::strcmp(argv[1], "race") == 0)
+    return start({1, 64, 256}, share, false, true, 1) != cudaSuccess;
   test_global_memory();
   test_shared_memory();
   test_warps();

@@ -318,8 +318,9 @@ double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& ex
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
-               bool channels_last) {
+// Checks the named kernel, or all for "".
+int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, bool channels_last,
+               const std::string& wanted) {
   const Case c = make_case(sizes, op, dtype, channels_last);
   std::mt19937 random(7);
   std::uniform_real_distribution<double> uniform(-1, 1);
@@ -340,6 +341,7 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
   int checked = 0;
   for (int k = 0; const char* kernel = dilconv_kernel_name(machine.device, k); ++k) {
     if (machine.oracle == machine.device && std::strcmp(kernel, "reference") == 0) continue;
+    if (!wanted.empty() && wanted != kernel) continue;
     if (dilconv_accepts(machine.device, kernel, nullptr, &c.problem, nullptr, 0) != DILCONV_OK)
       continue;
     const std::string what = where + ' ' + kernel;
@@ -360,20 +362,53 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
   return checked;
 }
 
+// What the command line asks for.
+struct Wanted {
+  int every = 1;               // --every n: one case in n
+  const char* kernel = "";     // --kernel name: this one alone
+  const char* problem = "";    // --problem text: those whose name contains it
+  bool until_failure = false;  // --until-failure
+};
+
+Wanted parse(int argc, char** argv) {
+  Wanted wanted;
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    const bool has_value = i + 1 < argc;
+    if (option == "--until-failure") {
+      wanted.until_failure = true;
+    } else if (option == "--every" && has_value) {
+      wanted.every = std::atoi(argv[++i]);
+    } else if (option == "--kernel" && has_value) {
+      wanted.kernel = argv[++i];
+    } else if (option == "--problem" && has_value) {
+      wanted.problem = argv[++i];
+    } else {
+      std::printf("usage: check [--every n] [--kernel name] [--problem text] [--until-failure]\n");
+      std::exit(2);
+    }
+  }
+  return wanted;
+}
+
 }  // namespace
 
-// The argument n checks one case in n.
 int main(int argc, char** argv) {
-  const int every = argc > 1 ? std::atoi(argv[1]) : 1;
+  const Wanted wanted = parse(argc, argv);
   int checked = 0, cases = 0;
   for (const char* isa : machine.instruction_sets) {
     machine.select(isa);
     int here = 0;
-    for (const Sizes& sizes : kSizes)
+    for (const Sizes& sizes : kSizes) {
+      if (!std::strstr(sizes.name, wanted.problem)) continue;
       for (int op = 0; op < 3; ++op)
         for (const Dtype& dtype : kDtypes)
-          for (const bool channels_last : {false, true})
-            if (cases++ % every == 0) here += check_case(isa, sizes, op, dtype, channels_last);
+          for (const bool channels_last : {false, true}) {
+            if (wanted.until_failure && failures) return 1;
+            if (cases++ % wanted.every == 0)
+              here += check_case(isa, sizes, op, dtype, channels_last, wanted.kernel);
+          }
+    }
     std::printf("%s %s: %d cases checked\n", machine.device, isa, here);
     checked += here;
   }
