@@ -229,7 +229,7 @@ template <>
 __device__ inline void multiply_matrices<Half>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
@@ -237,7 +237,7 @@ __device__ inline void multiply_matrices<Half>(float (&sums)[4], const Vec<uint3
 #else
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    asm volatile(
+    asm(
         "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
         "{%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
@@ -248,7 +248,7 @@ template <>
 __device__ inline void multiply_matrices<BFloat16>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                    const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
@@ -263,7 +263,7 @@ template <>
 __device__ inline void multiply_matrices<float>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                 const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
@@ -287,7 +287,7 @@ __device__ inline uint32_t round_to_tf32(uint32_t bits) {
 // m8n8k4
 __device__ inline void multiply_matrices(double (&sums)[2], double a, double b) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile(
+  asm(
       "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
       : "+d"(sums[0]), "+d"(sums[1])
       : "d"(a), "d"(b));
