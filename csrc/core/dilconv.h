@@ -91,7 +91,7 @@ typedef struct dilconv_threads {
   void* pool;
 } dilconv_threads;
 
-/* What a kernel may use while it runs: threads on the CPU; on a GPU a stream (a cudaStream_t of the
+/* What a kernel may use while it runs: threads on the CPU; on a GPU a CUDA stream of the
  * current device), on which it enqueues its work without waiting for it. */
 typedef struct dilconv_execution {
   dilconv_threads threads;

@@ -8,7 +8,7 @@ namespace dilconv {
 namespace {
 
 const bool registered =
-    register_device({"cuda", {kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
+    register_device({"cuda", {kCudaTensorCores, kCudaTf32, kCudaSimt, kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
 
 }  // namespace
 }  // namespace dilconv

@@ -6,5 +6,8 @@
 namespace dilconv {
 
 extern const Kernel kCudaReference;
+extern const Kernel kCudaSimt;
+extern const Kernel kCudaTensorCores;
+extern const Kernel kCudaTf32;
 
 }  // namespace dilconv
