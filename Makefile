@@ -9,6 +9,9 @@ VENV ?= .venv
 #   make test TORCH=torch==2.13.0+cu130 TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# For make gpu: an environment of its own, with a CUDA build of torch.
+GPU_TORCH ?= torch==2.14.1
+GPU_INDEX ?= https://pypi.org/simple
 # Extra arguments, for example: make test ARGS='-k padding'
 ARGS ?=
 
@@ -45,7 +48,7 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
 
 .DELETE_ON_ERROR:
 .PHONY: help env build test check-all lint format kernels check-kernels check-emulated demo bench
-.PHONY: clean FORCE
+.PHONY: gpu clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -151,5 +154,9 @@ demo: build ## train the dilated classifier beside torch.nn's; pictures in outpu
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)
 
+gpu: ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels
+	@$(MAKE) --no-print-directory VENV=.venv-gpu TORCH=$(GPU_TORCH) TORCH_INDEX=$(GPU_INDEX) build
+	.venv-gpu/bin/python benchmarks/gpu_acceptance.py --skip build $(ARGS)
+
 clean: ## remove everything that was built or drawn, and .venv
-	rm -rf build dist output *.egg-info dilconv_ext/*.so $(VENV)
+	rm -rf build dist output *.egg-info dilconv_ext/*.so $(VENV) .venv-gpu

@@ -1,4 +1,4 @@
-"""Which tests run: the fast ones always, and none, a sample or all of the slow ones; on which device.
+"""Which tests run: the fast ones, and none, a sample or all of the slow ones; on which device.
 
 A module that skips itself because something is missing says so at the end (-rs); in CI it fails.
 """

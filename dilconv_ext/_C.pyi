@@ -4,7 +4,7 @@ def open(path: str) -> None:
     """Load the operators' library, which the other functions ask."""
 
 def build_info() -> dict[str, str]:
-    """Return what the extension was built with: torch, cuda, compiler, ... ('none' stands for no)."""
+    """Return what the extension was built with, by name: torch, cuda, compiler, and so on."""
 
 def kernels(device: str = "cpu") -> list[str]:
     """Return the names of a device's kernels, best first; none if the build has no such device."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from . import _C
 from .modules import Conv1x1, DilatedConv1d, DilatedConv2d, DilatedConvTranspose2d
 
 logger = logging.getLogger("dilconv_ext")

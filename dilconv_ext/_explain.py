@@ -64,8 +64,8 @@ def explain(
 ) -> Explanation:
     """Tell which kernels a convolution and its gradients would run, and why not each earlier one.
 
-    Nothing is computed. The answer is for the tensors' device (for the CPU where they have no data),
-    and depends on the options in force.
+    Nothing is computed. The answer is for the tensors' device (the CPU for those without data), and
+    depends on the options in force.
 
     Args:
         input: (N, C, H, W) or (C, H, W); or (N, C, L) or (C, L).

@@ -31,10 +31,7 @@ ISAS = _isas()
 # Every kernel on every instruction set this machine has: a new row in the C++ kernel list, or a new
 # instruction set, is tested without a change here. The reference is compiled once, for all of them.
 PATHS = [
-    (kernel, isa)
-    for isa in ISAS
-    for kernel in KERNELS
-    if kernel != "reference" or isa == ISAS[0]
+    (kernel, isa) for isa in ISAS for kernel in KERNELS if kernel != "reference" or isa == ISAS[0]
 ]
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -15,7 +15,6 @@ import torch
 import dilconv_ext as dc
 from dilconv_ext import _C
 
-
 # Tests of the CPU's kernels, and of what no device runs.
 CPU_ONLY = (
     "benchmarks",

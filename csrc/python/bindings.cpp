@@ -73,9 +73,9 @@ std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads,
   for (const std::string& name : kernels(device)) {
     Message message = {};
     size_t bytes = 0;
-    const dilconv_status status = DILCONV_CALL(dilconv_workspace)(
-        device.c_str(), name.c_str(), target, &problem, threads, &bytes, message.data(),
-        message.size());
+    const dilconv_status status =
+        DILCONV_CALL(dilconv_workspace)(device.c_str(), name.c_str(), target, &problem, threads,
+                                        &bytes, message.data(), message.size());
     if (status == DILCONV_REFUSED) {
       verdicts.emplace_back(name, std::string(message.data()), std::nullopt, 0);
       continue;

@@ -46,8 +46,8 @@ void copy_strides(const Tensor& tensor, bool batched, const Shape& shape, int64_
 
 // The tensor without its data. A complex call is made of real ones of the same memory format.
 Tensor sketch(const Tensor& tensor) {
-  const Tensor meta = at::empty_strided(tensor.sizes(), tensor.strides(),
-                                        tensor.options().device(at::kMeta));
+  const Tensor meta =
+      at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(at::kMeta));
   if (!meta.is_complex()) return meta;
   return at::empty_like(meta, meta.options().dtype(c10::toRealValueType(meta.scalar_type())));
 }
