@@ -9,6 +9,9 @@ VENV ?= .venv
 #   make test TORCH=torch==2.13.0+cu130 TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# For make gpu: an environment of its own, with a CUDA build of torch.
+GPU_TORCH ?= torch==2.14.1
+GPU_INDEX ?= https://pypi.org/simple
 # Extra arguments, for example: make test ARGS='-k padding'
 ARGS ?=
 
@@ -32,10 +35,20 @@ KERNEL_DIR ?= build
 KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 # As in setup.py.
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
+# The GPU's kernels are built when there is an nvcc: one binary for each compute capability, and
+# PTX of the last for newer GPUs. CUDART: shared or static.
+NVCC ?= $(shell command -v nvcc)
+CUDA_ARCHS ?= 75 80 86 89 90 100 120
+CUDART ?= shared
+CUDA_SOURCES := $(sort $(shell find csrc/core csrc/cuda -name '*.cpp' -o -name '*.cu'))
+CUDA_OBJECTS := $(patsubst csrc/%,$(KERNEL_DIR)/kernels/%.o,$(basename $(CUDA_SOURCES)))
+CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
+  $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) \
+  -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 
 .DELETE_ON_ERROR:
 .PHONY: help env build test check-all lint format kernels check-kernels check-emulated demo bench
-.PHONY: clean FORCE
+.PHONY: gpu clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -89,8 +102,9 @@ format: build/lint.stamp ## format the C++ and Python sources
 
 # --- the kernels alone, without torch and Python --------------------------------------------
 
-kernels: ## build csrc/core and csrc/cpu alone into build/libdilconv_cpu.so
-	@$(MAKE) --no-print-directory -j$(JOBS) $(KERNEL_DIR)/libdilconv_cpu.so
+kernels: ## build csrc/core and csrc/cpu alone into build/libdilconv_cpu.so; with nvcc, csrc/cuda too
+	@$(MAKE) --no-print-directory -j$(JOBS) $(KERNEL_DIR)/libdilconv_cpu.so \
+	  $(if $(NVCC),$(KERNEL_DIR)/libdilconv_cuda.so)
 
 check-kernels: ## check the kernels alone, through their C interface
 	@$(MAKE) --no-print-directory -j$(JOBS) build/check
@@ -110,13 +124,27 @@ $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(KERNEL_FLAGS) -MMD -MP -c -o $@ $<
 
--include $(KERNEL_OBJECTS:.o=.d)
+# Compiled again when the architectures change.
+$(KERNEL_DIR)/kernels/%.o: csrc/%.cu Makefile $(KERNEL_DIR)/cuda-settings
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_FLAGS) -MMD -MP -c -o $@ $<
+
+$(KERNEL_DIR)/cuda-settings: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(CUDA_FLAGS)' | cmp -s - $@ || echo '$(NVCC) $(CUDA_FLAGS)' > $@
+
+-include $(sort $(KERNEL_OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d))
 
 $(KERNEL_DIR)/libdilconv_cpu.so: $(KERNEL_OBJECTS)
 	$(CXX) -shared -Wl,-soname,$(@F) -o $@ $^
 
-$(KERNEL_DIR)/check: tests/kernels/check.cpp $(KERNEL_DIR)/libdilconv_cpu.so
+$(KERNEL_DIR)/libdilconv_cuda.so: $(CUDA_OBJECTS)
+	$(NVCC) -shared -cudart $(CUDART) -Xlinker -soname=$(@F) -o $@ $^
+
+$(KERNEL_DIR)/check: tests/kernels/check.cpp tests/kernels/machine_cpu.cpp $(KERNEL_DIR)/libdilconv_cpu.so
 	$(CXX) $(KERNEL_FLAGS) -pthread -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+
+include tests/cuda_emulator/emulator.mk
 
 # --- what a user looks at -------------------------------------------------------------------
 
@@ -126,5 +154,9 @@ demo: build ## train the dilated classifier beside torch.nn's; pictures in outpu
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)
 
+gpu: ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels
+	@$(MAKE) --no-print-directory VENV=.venv-gpu TORCH=$(GPU_TORCH) TORCH_INDEX=$(GPU_INDEX) build
+	.venv-gpu/bin/python benchmarks/gpu_acceptance.py --skip build $(ARGS)
+
 clean: ## remove everything that was built or drawn, and .venv
-	rm -rf build dist output *.egg-info dilconv_ext/*.so $(VENV)
+	rm -rf build dist output *.egg-info dilconv_ext/*.so $(VENV) .venv-gpu

@@ -1,4 +1,4 @@
-"""The tiers of the tests: the fast ones always, and none, a sample or all of the slow ones.
+"""Which tests run: the fast ones, and none, a sample or all of the slow ones; on which device.
 
 A module that skips itself because something is missing says so at the end (-rs); in CI it fails.
 """
@@ -13,12 +13,18 @@ SAMPLE = 16  # one slow test in so many, the same ones every time
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --slow."""
+    """Add --slow and --device."""
     parser.addoption(
         "--slow",
         choices=("none", "sample", "all"),
         default="sample",
         help=f"which tests marked slow to run; a sample is one in {SAMPLE} [%(default)s]",
+    )
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the tests' tensors are [%(default)s]",
     )
 
 

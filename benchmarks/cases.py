@@ -16,19 +16,22 @@ from dilconv_ext import ops, reference
 from shapes import Shape, Sizes
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+# tf32 is float32 that the GPU may multiply in TF32.
+GPU_DTYPES = ("bfloat16", "tf32", "float32", "float16")
 LAYOUTS = ("contiguous", "channels_last")
 DIRECTIONS = ("forward", "grad_input", "grad_weight", "step")
 
 # A result is wrong if its L2-relative error is larger. Rounding alone gives far less; the errors
 # are printed too, for a finer judgement.
-WRONG = {"float64": 1e-11, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+WRONG = {"float64": 1e-11, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "tf32": 5e-3}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured: a layer, in one dtype and memory format, on so many threads, one way.
+    """What is measured: a layer, in one dtype and memory format, one way, and where.
 
-    A step is the forward and the gradients of input, weight and bias through autograd.
+    A step is the forward and the gradients of input, weight and bias through autograd. ``threads``
+    are the CPU's.
     """
 
     shape: Shape
@@ -36,10 +39,15 @@ class Row:
     layout: str
     threads: int
     direction: str
+    device: str = "cpu"
 
     def __str__(self) -> str:
-        words = (self.shape.name, self.dtype, self.layout, f"{self.threads} thr")
-        return " ".join((*words, self.direction))
+        where = f"{self.threads} thr" if self.device == "cpu" else self.device
+        return " ".join((self.shape.name, self.dtype, self.layout, where, self.direction))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    return torch.float32 if name == "tf32" else getattr(torch, name)
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,18 @@ class Data:
 
 
 @lru_cache(maxsize=2)
-def data(shape: Shape, dtype: str, layout: str = "contiguous") -> Data:
+def data(shape: Shape, dtype: str, device: str, layout: str = "contiguous") -> Data:
     """Normal numbers, the same ones every time and in both layouts."""
     if layout == "channels_last":
-        return data(shape, dtype).map(_channels_last)
-    generator = torch.Generator().manual_seed(0)
+        return data(shape, dtype, device).map(_channels_last)
+    generator = torch.Generator(device).manual_seed(0)
     sizes = (shape.input_shape, shape.weight_shape, (shape.c_out,), shape.output_shape)
-    numbers = (torch.randn(size, generator=generator) for size in sizes)
-    return Data(*(tensor.to(getattr(torch, dtype)) for tensor in numbers))
+    numbers = (torch.randn(size, generator=generator, device=device) for size in sizes)
+    return Data(*(tensor.to(torch_dtype(dtype)) for tensor in numbers))
+
+
+def data_of(row: Row) -> Data:
+    return data(row.shape, row.dtype, row.device, row.layout)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -95,9 +107,9 @@ def op_call(shape: Shape, direction: str, t: Data) -> tuple[str, tuple[Any, ...]
 
 
 @lru_cache(maxsize=3)
-def exact(shape: Shape, dtype: str, direction: str) -> Tensor:
+def exact(shape: Shape, dtype: str, device: str, direction: str) -> Tensor:
     """The result in float64, from the numbers as ``dtype`` holds them."""
-    name, arguments = op_call(shape, direction, data(shape, dtype).map(Tensor.double))
+    name, arguments = op_call(shape, direction, data(shape, dtype, device).map(Tensor.double))
     return getattr(reference, name)(*arguments)
 
 
@@ -124,7 +136,8 @@ def error(row: Row, value: Any) -> float:
         return difference / norm if norm else difference
 
     found = results(row, value).items()
-    errors = [relative(result, exact(row.shape, row.dtype, one)) for one, result in found]
+    kind = (row.shape, row.dtype, row.device)
+    errors = [relative(result, exact(*kind, one)) for one, result in found]
     return max(errors) if all(e == e for e in errors) else float("nan")
 
 
@@ -146,9 +159,8 @@ def _step(layer: Callable[..., Tensor], leaves: Sequence[Tensor], rest: Any, g: 
     return torch.autograd.grad(layer(*leaves, *rest), leaves, g)
 
 
-def _layer_call(row: Row, functional: Any) -> Callable[[], Any]:
+def _layer_call(row: Row, t: Data, functional: Any) -> Callable[[], Any]:
     """The forward or the step by ``functional``, which is ours or torch's."""
-    t = data(row.shape, row.dtype, row.layout)
     name, rest = _layer(row.shape)
     layer = getattr(functional, name)
     if row.direction == "forward":
@@ -157,19 +169,23 @@ def _layer_call(row: Row, functional: Any) -> Callable[[], Any]:
     return partial(_step, layer, leaves, rest, t.g)
 
 
-def ours(row: Row) -> Callable[[], Any]:
-    """dilconv_ext's call: the public function, or the operator of one gradient."""
+def ours(row: Row, t: Data | None = None) -> Callable[[], Any]:
+    """dilconv_ext's call: the public function, or the operator of one gradient.
+
+    ``t`` takes the place of the row's data.
+    """
+    t = t or data_of(row)
     if row.direction in ("forward", "step"):
-        return _layer_call(row, dc.functional)
-    name, arguments = op_call(row.shape, row.direction, data(row.shape, row.dtype, row.layout))
+        return _layer_call(row, t, dc.functional)
+    name, arguments = op_call(row.shape, row.direction, t)
     return partial(getattr(ops, name), *arguments)
 
 
-def baseline(row: Row) -> Callable[[], Any]:
+def baseline(row: Row, t: Data | None = None) -> Callable[[], Any]:
     """torch's call: F.conv2d (F.conv1d, …), or what its autograd calls for one gradient."""
+    t, s = t or data_of(row), row.shape
     if row.direction in ("forward", "step"):
-        return _layer_call(row, F)
-    t, s = data(row.shape, row.dtype, row.layout), row.shape
+        return _layer_call(row, t, F)
     mask = [row.direction == "grad_input", row.direction == "grad_weight", False]
     geometry = (s.stride, s.padding, s.dilation, s.transposed, s.output_padding, s.groups)
     backward = torch.ops.aten.convolution_backward.default
@@ -181,7 +197,7 @@ SIDES = {"ours": ours, "baseline": baseline}
 
 def kernels(row: Row) -> list[tuple[str, int]]:
     """Our kernels for the row and their workspace in bytes, as ``dilconv_ext.explain`` says."""
-    t, s = data(row.shape, row.dtype, row.layout), row.shape
+    t, s = data_of(row), row.shape
     _, arguments = op_call(s, "grad_input" if s.transposed else "forward", t)
     image, weight, _, stride, sides, dilation, groups = arguments
     if s.rank == 1:
@@ -201,7 +217,7 @@ def kernels(row: Row) -> list[tuple[str, int]]:
 
 def backend(row: Row) -> str:
     """Which implementation torch selects, as ``torch._C._select_conv_backend`` says."""
-    t, s = data(row.shape, row.dtype, row.layout), row.shape
+    t, s = data_of(row), row.shape
     x = t.x.detach().requires_grad_(row.direction != "forward")
     geometry = (s.stride, s.padding, s.dilation, s.transposed, s.output_padding, s.groups)
     # Python's enumeration of them lacks some, such as oneDNN's transposed convolution.

@@ -91,7 +91,7 @@ def draw_ratios(results: list[Result]) -> Figure:
                 ]
                 if found:
                     x, y = zip(*found, strict=True)
-                    label = f"{layout}, {count} thr"
+                    label = layout if results[0].row.device == "cuda" else f"{layout}, {count} thr"
                     axes.plot(x, y, marker, color=colour, label=label, alpha=0.7)
         axes.axvline(1, color="black", linewidth=1)
         axes.set_xscale("log", base=2)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import cases
+import gpu
 import timing
 from cases import Row
 
@@ -21,9 +22,17 @@ _M_MMAP_THRESHOLD = -3
 _MMAP_BYTES = 1 << 16
 
 
+def prepare(row: Row) -> None:
+    """Make torch's settings those of the row."""
+    torch.set_num_threads(row.threads)
+    if row.device == "cuda":
+        gpu.set_precision(row.dtype)
+        torch.backends.cudnn.benchmark = True
+
+
 def check_ours(row: Row) -> dict[str, Any]:
     """Run our side once: its error, its kernels, and the workspace that they state."""
-    torch.set_num_threads(row.threads)
+    prepare(row)
     chosen = cases.kernels(row)
     return {
         "error": cases.error(row, cases.ours(row)()),
@@ -34,7 +43,7 @@ def check_ours(row: Row) -> dict[str, Any]:
 
 def check_baseline(row: Row) -> dict[str, Any]:
     """Run F.conv2d's side once: its error, and which implementation it ran."""
-    torch.set_num_threads(row.threads)
+    prepare(row)
     call = cases.baseline(row)
     value, onednn = _with_onednn_log(call)
     backend = " ".join([cases.backend(row), *onednn])
@@ -43,7 +52,9 @@ def check_baseline(row: Row) -> dict[str, Any]:
 
 def time_row(row: Row, sides: tuple[str, ...], seconds: float, sample: float) -> list[list[float]]:
     """Seconds per call in each round, of each of ``sides``, taken in turns."""
-    torch.set_num_threads(row.threads)
+    prepare(row)
+    if row.device == "cuda":
+        return gpu.interleaved(row, sides, seconds, sample)
     return timing.interleaved([cases.SIDES[side](row) for side in sides], seconds, sample)
 
 

@@ -82,7 +82,7 @@ def best_of(first: Machine, second: Machine) -> Machine:
 
 
 def item_bytes(row: Row) -> int:
-    return getattr(torch, row.dtype).itemsize
+    return cases.torch_dtype(row.dtype).itemsize
 
 
 def bandwidth(machine: dict[str, Any], size: int) -> float:
@@ -113,7 +113,10 @@ def environment() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cuda = torch.cuda.is_available()
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda kernels": _C.kernels("cuda")} if cuda else {}
     return {
+        **gpu,
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": names[0] if names else platform.processor(),
         "cpus": os.cpu_count(),

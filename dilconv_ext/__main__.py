@@ -37,6 +37,16 @@ def parse_layer(text: str) -> Layer:
     return Layer(numbers["k"], numbers.get("s", 1), numbers.get("d", 1), numbers.get("p", 0), text)
 
 
+def _gpus() -> dict[str, str]:
+    """Return a fact per GPU that torch sees, or why it sees none."""
+    if torch.version.cuda is None:
+        return {"GPU": "none, because torch is a build without CUDA"}
+    if not torch.cuda.is_available():
+        return {"GPU": "none, because torch finds no card or no driver for it"}
+    cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return {f"GPU {i}": f"{card.name}, sm_{card.major}{card.minor}" for i, card in enumerate(cards)}
+
+
 def info() -> str:
     """Return what a bug report needs, a line per fact."""
     build = _C.build_info()
@@ -46,15 +56,18 @@ def info() -> str:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
-        **{f"built with {name}": value for name, value in sorted(build.items())},
-        "instruction sets": ", ".join(_C.isas()),
-        "kernels": ", ".join(_C.kernels()),
+        **{f"built with {name.replace('_', ' ')}": value for name, value in sorted(build.items())},
+        **{
+            f"{device} {what}": ", ".join(names(device)) or "none"
+            for device in ("cpu", "cuda")
+            for what, names in (("instruction sets", _C.isas), ("kernels", _C.kernels))
+        },
         **{
             f"option {name}": _C.get_option(name) or "(default)"
             for name in ("kernel", "isa", "verbose")
         },
         "threads": str(torch.get_num_threads()),
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        **_gpus(),
     }
     width = max(map(len, facts))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items())

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from . import _C
 from .modules import Conv1x1, DilatedConv1d, DilatedConv2d, DilatedConvTranspose2d
 
 logger = logging.getLogger("dilconv_ext")
@@ -133,8 +134,7 @@ def _reason_to_leave(
         return "its weight is not a dense tensor"
     if weight.dtype not in _DTYPES:
         return f"there are no kernels for {weight.dtype}"
-    key = torch._C._dispatch_key_for_device(weight.device.type)
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("dilconv::conv2d", key):
+    if not weight.is_meta and not _C.kernels(weight.device.type):
         return f"there are no kernels for device '{weight.device.type}' in this build"
     return None
 

@@ -59,10 +59,13 @@ def explain(
     padding: Padding = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
+    *,
+    isa: str | None = None,
 ) -> Explanation:
     """Tell which kernels a convolution and its gradients would run, and why not each earlier one.
 
-    Nothing is computed. The answer depends on the options in force and on this machine.
+    Nothing is computed. The answer is for the tensors' device (the CPU for those without data), and
+    depends on the options in force.
 
     Args:
         input: (N, C, H, W) or (C, H, W); or (N, C, L) or (C, L).
@@ -72,12 +75,15 @@ def explain(
         padding: Default: 0.
         dilation: Default: 1.
         groups: Default: 1.
+        isa: answer for this instruction set instead, on the device that has it: 'avx2', or 'sm_90'
+            for a GPU, which need not be there. Default: None, the one that the call would use.
 
     Returns:
         An ``Explanation``.
 
     Raises:
         RuntimeError, TypeError: as the call itself would.
+        ValueError: an unknown ``isa``; the message lists the known ones.
     """
     numbers = {"stride": stride, "padding": padding, "dilation": dilation}
     raise_for_arguments("explain", input, weight, bias, groups, **numbers)
@@ -92,30 +98,50 @@ def explain(
         pads = pads_1d(padding, input, weight, step, gap)
         steps, spread = (1, step), (1, gap)
     geometry = (steps, pads, spread, groups)
-    if input.is_meta:  # the same question about tensors without data
-        input, weight = _empty_like(input, "cpu"), _empty_like(weight, "cpu")
-    # The output's shape and strides come from the shape rule; its memory is never touched.
-    meta = [None if t is None else _empty_like(t, "meta") for t in (input, weight, bias)]
-    output = _empty_like(ops.conv2d(*meta, *geometry), input.device)
-    has_bias = bias is not None
-    return Explanation(
-        _choice("conv2d", input, weight, has_bias, (), geometry),
-        _choice("conv2d_grad_input", output, weight, False, input.shape[-axes:], geometry),
-        _choice("conv2d_grad_weight", output, input, False, weight.shape[2:], geometry),
-    )
+    target = _target(input, isa)
+    tensors = [t for t in (input, weight, bias) if t is not None]
+    if len({t.device for t in tensors}) > 1:
+        ops.conv2d(input, weight, bias, *geometry)  # which says what is wrong
+    # Sizes and strides are all that matters; the output's come from the shape rule.
+    meta = [_empty_like(t) for t in tensors]
+    output = ops.conv2d(*meta, *[None] * (3 - len(meta)), *geometry)
+    x, w = meta[:2]
+    with torch.cuda.device_of(input):  # of several GPUs, the kernels look at the current one
+        return Explanation(
+            _choice(target, "conv2d", x, w, bias is not None, (), geometry),
+            _choice(target, "conv2d_grad_input", output, w, False, x.shape[-axes:], geometry),
+            _choice(target, "conv2d_grad_weight", output, x, False, w.shape[2:], geometry),
+        )
 
 
-def _empty_like(tensor: Tensor, device: Any) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+def _target(input: Tensor, isa: str | None) -> tuple[str, str]:
+    """Return the device and instruction set to ask about; '' is the one that a call would use."""
+    if isa is None:
+        return "cpu" if input.is_meta else input.device.type, ""
+    known = {name: device for device in ("cuda", "cpu") for name in _C.isas(device)}
+    if isa not in known:
+        raise ValueError(f"isa must be one of {', '.join(known)}, but got {isa!r}")
+    return known[isa], isa
+
+
+def _empty_like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _choice(
-    op: str, first: Tensor, second: Tensor, bias: bool, size: Any, geometry: tuple[Any, ...]
+    target: tuple[str, str],
+    op: str,
+    first: Tensor,
+    second: Tensor,
+    bias: bool,
+    size: Any,
+    geometry: tuple[Any, ...],
 ) -> Choice:
     fields = torch.ops.dilconv._problem(op, first, second, bias, list(size), *geometry)
+    verdicts = _C.explain(fields, torch.get_num_threads(), *target)
     forced = _C.get_option("kernel")
     refused: list[tuple[str, str]] = []
-    for kernel, refusal, slower, workspace in _C.explain(fields, torch.get_num_threads()):
+    for kernel, refusal, slower, workspace in verdicts:
         if forced not in ("", kernel):
             reason: str | None = f"the option kernel='{forced}' is set"
         else:

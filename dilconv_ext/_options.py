@@ -26,8 +26,8 @@ def options(
         kernel: the name of the kernel to use, as ``python -m dilconv_ext info`` lists them; a call
             that this kernel refuses raises RuntimeError with the reason. '' is the default: the
             first that accepts.
-        isa: the newest instruction set to use, such as 'avx2'; '' is the default: the machine's
-            best.
+        isa: the newest instruction set to use, such as 'avx2' on the CPU or 'sm_80' on GPUs; '' is
+            the default: the machine's best.
         verbose: 1 (or True) prints each call's kernel to stderr; 0 does not.
         winograd: 0 (or False) keeps the kernel ``winograd`` from running. It multiplies up to four
             times less than the definition, for a float32 result that may be off by 5e-6

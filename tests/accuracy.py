@@ -59,8 +59,9 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
     """||actual - exact|| / ||exact||; 0 for two zeros (or nothing), inf if only exact is zero."""
     assert actual.shape == exact.shape, f"shape {tuple(actual.shape)}, not {tuple(exact.shape)}"
     wide = widest(exact.dtype)
-    difference = torch.linalg.vector_norm(actual.to(wide) - exact.to(wide)).item()
-    norm = torch.linalg.vector_norm(exact.to(wide)).item()
+    actual, exact = actual.to("cpu", wide), exact.to("cpu", wide)
+    difference = torch.linalg.vector_norm(actual - exact).item()
+    norm = torch.linalg.vector_norm(exact).item()
     if difference == 0:
         return 0.0
     return difference / norm if norm else float("inf")
@@ -106,7 +107,7 @@ def assert_matches(
     assert actual.dtype == dtype, f"{what}: dtype {actual.dtype}, not {dtype}"
     if exact.dtype == torch.int64:
         # int64 arithmetic wraps modulo 2**64, and so does the conversion to a narrower integer.
-        assert torch.equal(actual, exact.to(dtype)), f"{what}: integers differ"
+        assert torch.equal(actual.cpu(), exact.to(dtype)), f"{what}: integers differ"
     else:
         assert_within(actual, exact, limit, what)
 
@@ -124,7 +125,7 @@ def assert_agrees(actual: Tensor, expected: Tensor, what: object = "") -> None:
 def solve(call: Call) -> tuple[Tensor, float]:
     """The exact result of ``call`` and the bound for its dtype (0 for integers)."""
     dtype = call.a.dtype
-    exact = call.map(lambda t: t.to(widest(dtype))).run(reference)
+    exact = call.map(lambda t: t.to("cpu", widest(dtype))).run(reference)
     return exact, bound(call, exact) if exact.dtype != torch.int64 else 0.0
 
 

@@ -15,13 +15,23 @@ from problems import Problem, Tensors, make_tensors
 
 OPS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 
+DEVICE = torch.get_default_device().type  # as --device says
+KERNELS = _C.kernels(DEVICE)
+
+
+def _isas() -> list[str]:
+    """The instruction sets that this machine runs, best first."""
+    if DEVICE == "cpu":
+        return _C.isas()
+    major, minor = torch.cuda.get_device_capability()
+    return [isa for isa in _C.isas("cuda") if int(isa.removeprefix("sm_")) <= 10 * major + minor]
+
+
+ISAS = _isas()
 # Every kernel on every instruction set this machine has: a new row in the C++ kernel list, or a new
 # instruction set, is tested without a change here. The reference is compiled once, for all of them.
 PATHS = [
-    (kernel, isa)
-    for isa in _C.isas()
-    for kernel in _C.kernels()
-    if kernel != "reference" or isa == _C.isas()[0]
+    (kernel, isa) for isa in ISAS for kernel in KERNELS if kernel != "reference" or isa == ISAS[0]
 ]
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -63,18 +73,19 @@ class Call:
 
     def refusals(self, isa: str = "") -> dict[str, str | None]:
         """Each kernel's reason to refuse this call, or None where it accepts."""
+        return {kernel: refusal for kernel, refusal, _, _ in self.verdicts(isa)}
+
+    def selected(self) -> str:
+        """The kernel that runs when none is forced."""
+        return next(kernel for kernel, *reasons, _ in self.verdicts() if not any(reasons))
+
+    def verdicts(self, isa: str = "") -> list[tuple[str, str | None, str | None, int]]:
+        """Each kernel's name, reason to refuse, reason to decline, and workspace in bytes."""
         fields = torch.ops.dilconv._problem(
             self.op, self.a, self.b, self.bias is not None, self.size or (), *self.params
         )
         with dc.options(isa=isa):
-            return {kernel: refusal for kernel, refusal, _, _ in _C.explain(fields)}
-
-    def selected(self) -> str:
-        """The kernel that runs when none is forced."""
-        fields = torch.ops.dilconv._problem(
-            self.op, self.a, self.b, self.bias is not None, self.size or (), *self.params
-        )
-        return next(kernel for kernel, *reasons, _ in _C.explain(fields) if not any(reasons))
+            return _C.explain(fields, device=DEVICE)
 
     def map(self, f: Any) -> Call:
         """The same call with ``f`` applied to each of its tensors."""

@@ -95,17 +95,24 @@ class Tensors:
 
 
 def random_tensor(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Normal values for floating types; for integers, values over the type's whole range."""
+    """Normal values for floating types; for integers, values over the type's whole range.
+
+    The values are the same on every device.
+    """
     if dtype.is_floating_point or dtype.is_complex:
         wide = torch.complex128 if dtype.is_complex else torch.float64
-        return torch.randn(shape, dtype=wide, generator=generator).to(dtype)
-    info = torch.iinfo(dtype)
-    return torch.randint(info.min, info.max, shape, dtype=dtype, generator=generator)
+        values = torch.randn(shape, dtype=wide, generator=generator, device="cpu").to(dtype)
+    else:
+        info = torch.iinfo(dtype)
+        values = torch.randint(
+            info.min, info.max, shape, dtype=dtype, generator=generator, device="cpu"
+        )
+    return values.to(torch.get_default_device())
 
 
 def make_tensors(problem: Problem, dtype: torch.dtype, seed: int = 0) -> Tensors:
     """Contiguous tensors of ``problem`` with the same values every time."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     shapes = (
         problem.input_shape,
         problem.weight_shape,

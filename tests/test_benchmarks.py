@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import bench
 import cases
 import counting
+import gpu_acceptance
 import jobs
 import networks
 import report
@@ -210,3 +211,33 @@ def test_networks_that_lose_differently_are_noticed(monkeypatch):
     monkeypatch.setattr(networks.dc, "convert", scaled)
     with pytest.raises(AssertionError, match="losses differ"):
         networks.measure("espnet", "contiguous", 1, 0.01)
+
+
+def test_the_rows_for_a_gpu():
+    """Every dtype and direction of every layer, with names that the tables of rates know."""
+    wanted = list(gpu_acceptance.rows(quick=False))
+    assert {row.shape.name for row in wanted} == set(gpu_acceptance.LAYERS)
+    assert {row.direction for row in wanted} == set(DIRECTIONS)
+    assert {row.dtype for row in wanted} == set(cases.GPU_DTYPES)
+    assert {row.device for row in wanted} == {"cuda"}
+    assert all(report.item_bytes(row) in (2, 4) for row in wanted)
+
+
+def test_what_was_found_before_a_cut_is_kept(tmp_path):
+    """A part that takes too long is interrupted, and the file has what was known until then."""
+    found = gpu_acceptance.Report(tmp_path, minutes=1)
+    code = "import time; print('begun', flush=True); time.sleep(60)"
+    status = gpu_acceptance.run([sys.executable, "-c", code], tmp_path / "log.txt", 0.5)
+    found.note("tests", gpu_acceptance.verdict(*status))
+    found.note("benchmarks", gpu_acceptance.verdict(3, "1 failed"))
+    lines = (tmp_path / "acceptance.txt").read_text().splitlines()
+    assert lines[0].startswith("tests: cut: ")
+    assert lines[1] == "benchmarks: FAILED (3): 1 failed"
+    assert found.failed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_acceptance_of_a_gpu_needs_one(tmp_path, capsys):
+    assert gpu_acceptance.main(["--output", str(tmp_path / "none")]) == 2
+    assert "this needs" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -71,7 +71,7 @@ views = st.sampled_from(sorted(VIEWS))
 
 
 def random_tensors(p: Problem, dtype: torch.dtype, seed: int) -> Tensors:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     shapes = (p.input_shape, p.weight_shape, p.output_shape, (p.c_out,), (p.c_in,))
     return Tensors(*(random_tensor(shape, dtype, generator) for shape in shapes))
 

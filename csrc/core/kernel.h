@@ -29,7 +29,7 @@ class Threads {
   dilconv_threads threads_{1, nullptr, nullptr};
 };
 
-// What a kernel may use while it runs: threads on the CPU, a stream (cudaStream_t) on a GPU.
+// What a kernel may use while it runs: threads on the CPU, a CUDA stream on a GPU.
 struct Execution {
   Threads threads;
   void* stream = nullptr;

@@ -17,8 +17,6 @@ namespace py = pybind11;
 
 namespace {
 
-constexpr const char* kDevice = "cpu";
-
 struct Library {
   void* handle = nullptr;
 
@@ -45,39 +43,47 @@ void check(dilconv_status status, const Message& message) {
   if (status != DILCONV_OK) throw std::runtime_error(message.data());
 }
 
-std::vector<std::string> names(const char* (*at)(const char*, int)) {
+std::vector<std::string> names(const char* (*at)(const char*, int), const std::string& device) {
   std::vector<std::string> result;
-  while (const char* name = at(kDevice, int(result.size()))) result.push_back(name);
+  while (const char* name = at(device.c_str(), int(result.size()))) result.push_back(name);
   return result;
 }
 
-std::vector<std::string> kernels() { return names(DILCONV_CALL(dilconv_kernel_name)); }
-std::vector<std::string> isas() { return names(DILCONV_CALL(dilconv_instruction_set)); }
+std::vector<std::string> kernels(const std::string& device) {
+  return names(DILCONV_CALL(dilconv_kernel_name), device);
+}
+std::vector<std::string> isas(const std::string& device) {
+  return names(DILCONV_CALL(dilconv_instruction_set), device);
+}
 
 // A kernel's name, why it refuses and why it declines (None if it does not), its workspace in
 // bytes.
 using Verdict =
     std::tuple<std::string, std::optional<std::string>, std::optional<std::string>, size_t>;
 
-std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads) {
+// An empty isa stands for this machine's, as capped by the option.
+std::vector<Verdict> explain(const std::vector<int64_t>& fields, int threads,
+                             const std::string& device, const std::string& isa) {
   dilconv_problem problem;
   if (fields.size() * sizeof(int64_t) != sizeof problem)
     throw py::value_error("wrong number of problem fields");
   std::memcpy(&problem, fields.data(), sizeof problem);
+  const char* const target = isa.empty() ? nullptr : isa.c_str();
   std::vector<Verdict> verdicts;
-  for (const std::string& name : kernels()) {
+  for (const std::string& name : kernels(device)) {
     Message message = {};
     size_t bytes = 0;
-    const dilconv_status status = DILCONV_CALL(dilconv_workspace)(
-        kDevice, name.c_str(), nullptr, &problem, threads, &bytes, message.data(), message.size());
+    const dilconv_status status =
+        DILCONV_CALL(dilconv_workspace)(device.c_str(), name.c_str(), target, &problem, threads,
+                                        &bytes, message.data(), message.size());
     if (status == DILCONV_REFUSED) {
       verdicts.emplace_back(name, std::string(message.data()), std::nullopt, 0);
       continue;
     }
     check(status, message);
     const bool declines =
-        DILCONV_CALL(dilconv_declines)(kDevice, name.c_str(), nullptr, &problem, message.data(),
-                                       message.size()) == DILCONV_REFUSED;
+        DILCONV_CALL(dilconv_declines)(device.c_str(), name.c_str(), target, &problem,
+                                       message.data(), message.size()) == DILCONV_REFUSED;
     verdicts.emplace_back(name, std::nullopt,
                           declines ? std::optional<std::string>(message.data()) : std::nullopt,
                           bytes);
@@ -99,7 +105,9 @@ void set_option(const std::string& name, const std::string& value) {
 }
 
 std::map<std::string, std::string> build_info() {
-  return {{"torch", DILCONV_TORCH_VERSION},
+  return {{"torch", DILCONV_TORCH},
+          {"cuda", DILCONV_CUDA},
+          {"cuda_capabilities", DILCONV_CAPABILITIES},
           {"compiler", __VERSION__},
           {"cxx_standard", std::to_string(__cplusplus)}};
 }
@@ -110,9 +118,10 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Build information, kernel table, plans and options of dilconv_ext";
   m.def("open", [](const std::string& path) { library.open(path); }, py::arg("path"));
   m.def("build_info", build_info);
-  m.def("kernels", kernels);
-  m.def("isas", isas);
-  m.def("explain", explain, py::arg("fields"), py::arg("threads") = 1);
+  m.def("kernels", kernels, py::arg("device") = "cpu");
+  m.def("isas", isas, py::arg("device") = "cpu");
+  m.def("explain", explain, py::arg("fields"), py::arg("threads") = 1, py::arg("device") = "cpu",
+        py::arg("isa") = "");
   m.def("get_option", get_option, py::arg("name"));
   m.def("set_option", set_option, py::arg("name"), py::arg("value"));
 }

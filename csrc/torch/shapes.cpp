@@ -44,8 +44,9 @@ void check_same_kind(const char* first_name, const Tensor& first, const char* na
   TORCH_CHECK(other.scalar_type() == first.scalar_type(), first_name, " type (",
               first.scalar_type(), ") and ", name, " type (", other.scalar_type(),
               ") should be the same");
-  TORCH_CHECK(other.device() == first.device(), first_name, " is on ", first.device(), " but ",
-              name, " is on ", other.device(), ": they must be on the same device");
+  TORCH_CHECK(other.device() == first.device(),
+              "Expected all tensors to be on the same device, but ", first_name, " is on ",
+              first.device(), " and ", name, " is on ", other.device());
 }
 
 void check_batched(const char* name, const Tensor& tensor, Shape& shape) {

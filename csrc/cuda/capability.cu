@@ -1,0 +1,47 @@
+#include "capability.h"
+
+#include <cuda_runtime.h>
+
+namespace dilconv::cuda {
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  int capability;
+};
+
+constexpr InstructionSet kInstructionSets[] = {{"sm_120", 120}, {"sm_100", 100}, {"sm_90", 90},
+                                               {"sm_89", 89},   {"sm_86", 86},   {"sm_80", 80},
+                                               {"sm_75", 75}};
+constexpr int kCount = sizeof kInstructionSets / sizeof *kInstructionSets;
+
+// Of the current GPU; 0 without one.
+int current_capability() {
+  int device, major, minor;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    cudaGetLastError();  // whoever asks next for the last error must not find this one
+    return 0;
+  }
+  return 10 * major + minor;
+}
+
+}  // namespace
+
+std::vector<const char*> instruction_sets() {
+  std::vector<const char*> names;
+  for (const InstructionSet& set : kInstructionSets) names.push_back(set.name);
+  return names;
+}
+
+int compute_capability(int isa) { return kInstructionSets[isa].capability; }
+
+int machine_isa() {
+  const int capability = current_capability();
+  for (int isa = 0; isa < kCount; ++isa)
+    if (capability >= kInstructionSets[isa].capability) return isa;
+  return kCount - 1;
+}
+
+}  // namespace dilconv::cuda

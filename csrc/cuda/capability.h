@@ -1,0 +1,17 @@
+// The compute capabilities that the kernels are made for: the instruction sets of device "cuda".
+#pragma once
+
+#include <vector>
+
+namespace dilconv::cuda {
+
+// Best first: {"sm_120", ..., "sm_75"}.
+std::vector<const char*> instruction_sets();
+
+// 120 for "sm_120", ...; isa is an index into instruction_sets().
+int compute_capability(int isa);
+
+// The index of the best one that the current GPU runs; without a GPU, of the last.
+int machine_isa();
+
+}  // namespace dilconv::cuda
