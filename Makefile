@@ -24,7 +24,7 @@ INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-iso
 BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
 SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)
 SOURCES := $(shell find csrc -type f) setup.py pyproject.toml
-CXX_FILES := $(shell find csrc tests -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
+CXX_FILES := $(shell find csrc tests examples -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 KERNEL_SOURCES := $(sort $(shell find csrc/core csrc/cpu -name '*.cpp'))
 # Where the kernels alone are built: another place for another machine's.
@@ -34,7 +34,7 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
 
 .DELETE_ON_ERROR:
-.PHONY: help env build test check-all lint format kernels check-kernels check-emulated demo bench
+.PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo bench
 .PHONY: clean FORCE
 
 help: ## list the targets
@@ -60,11 +60,18 @@ build/build.stamp: $(VENV)/env.stamp $(SOURCES)
 	@$(INSTALL) -e '.[test,examples]'
 	@touch $@
 
+# torch is named again: some of these packages would bring a newer one.
+build/models.stamp: build/build.stamp
+	@$(INSTALL) -e '.[models,onnx]' '$(TORCH)'
+	@touch $@
+
 build/lint.stamp: build/build.stamp
 	@$(INSTALL) -e '.[lint]'
 	@touch $@
 
 env: $(VENV)/env.stamp ## create .venv with torch and the build tools
+
+models: build/models.stamp ## install the other people's models and the ONNX tools that tests use
 
 build: build/build.stamp ## build the extension and install it into .venv, editable
 
@@ -73,7 +80,7 @@ build: build/build.stamp ## build the extension and install it into .venv, edita
 test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-check-all: lint check-kernels check-emulated build ## run every check there is
+check-all: lint check-kernels check-emulated models ## run every check there is
 	$(BIN)/python -m pytest --slow=all $(ARGS)
 
 lint: build/lint.stamp ## check formatting, style and types

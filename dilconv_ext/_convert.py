@@ -187,7 +187,8 @@ def _reason_to_leave(module: nn.Module, new: ModuleClass | None) -> str | None:
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         return "it is lazy and has no weight yet: run the model once, then convert"
     if new is None:
-        known = ", ".join(cls.__name__ for cls in (*_OURS, *_TORCHS))
+        classes = _TORCHS if isinstance(module, _LAYERS) else _OURS
+        known = ", ".join(cls.__name__ for cls in classes)
         return f"its class is not exactly one of {known}, and may compute something else"
     if any(method in vars(module) for method in ("forward", "_conv_forward")):
         return "its forward was replaced on the instance"
