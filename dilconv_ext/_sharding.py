@@ -22,76 +22,53 @@ def register_if_used() -> None:
         _register()
 
 
+Rules = list[tuple[list[Any], list[Any]]]
+
+
 def _register() -> None:
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
     from torch.distributed.tensor._op_schema import RuntimeSchemaInfo
     from torch.distributed.tensor.experimental import register_sharding
 
     # A rule is ([the result's placement], [those of the tensors in schema order]).
-    def replicate(tensors: int) -> tuple[list[Any], list[Any]]:
-        return [Replicate()], [Replicate()] * tensors
+    def groups_of(stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> int:
+        return groups
 
-    def conv2d(
-        input: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> list[tuple[list[Any], list[Any]]]:
-        """Each rank has its samples, its output channels, or (partial sums) its input channels."""
-        batched = input.ndim == weight.ndim
+    def activation(
+        data: Any, weight: Any, bias: Any, groups: int, written: int, read: int
+    ) -> Rules:
+        """Each rank has its samples, its channels of the result, or sums over those it reads.
+
+        ``written`` and ``read`` are the weight's dimensions of the two kinds of channels.
+        """
+        batched = data.ndim == weight.ndim
         channel = 1 if batched else 0
-        with_bias = bias is not None
-        rules = [replicate(2 + with_bias)]
+        biases = 0 if bias is None else 1
+        rules: Rules = [([Replicate()], [Replicate()] * (2 + biases))]
         if batched:
-            rules.append(([Shard(0)], [Shard(0), Replicate(), *[Replicate()] * with_bias]))
+            rules.append(([Shard(0)], [Shard(0), Replicate(), *[Replicate()] * biases]))
         if groups == 1:
-            rules.append(([Shard(channel)], [Replicate(), Shard(0), *[Shard(0)] * with_bias]))
-        if groups == 1 and not with_bias:
-            rules.append(([Partial()], [Shard(channel), Shard(1)]))
+            rules.append(([Shard(channel)], [Replicate(), Shard(written), *[Shard(0)] * biases]))
+        if groups == 1 and bias is None:
+            rules.append(([Partial()], [Shard(channel), Shard(read)]))
         return rules
+
+    def conv2d(input: Any, weight: Any, bias: Any = None, *geometry: Any) -> Rules:
+        return activation(input, weight, bias, groups_of(*geometry), written=0, read=1)
 
     def grad_input(
-        grad_output: Any,
-        weight: Any,
-        input_size: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> list[tuple[list[Any], list[Any]]]:
-        """As conv2d, with the two kinds of channels swapped."""
-        batched = grad_output.ndim == weight.ndim
-        channel = 1 if batched else 0
-        with_bias = bias is not None
-        rules = [replicate(2 + with_bias)]
-        if batched:
-            rules.append(([Shard(0)], [Shard(0), Replicate(), *[Replicate()] * with_bias]))
-        if groups == 1:
-            rules.append(([Shard(channel)], [Replicate(), Shard(1), *[Shard(0)] * with_bias]))
-        if groups == 1 and not with_bias:
-            rules.append(([Partial()], [Shard(channel), Shard(0)]))
-        return rules
+        grad_output: Any, weight: Any, input_size: Any, bias: Any = None, *geometry: Any
+    ) -> Rules:
+        return activation(grad_output, weight, bias, groups_of(*geometry), written=1, read=0)
 
-    def grad_weight(
-        grad_output: Any,
-        input: Any,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> list[tuple[list[Any], list[Any]]]:
+    def grad_weight(grad_output: Any, input: Any, kernel_size: Any, *geometry: Any) -> Rules:
         """Sums over samples are partial; either kind of channels may be sharded."""
         batched = input.ndim == len(kernel_size) + 2
         channel = 1 if batched else 0
-        rules = [replicate(2)]
+        rules: Rules = [([Replicate()], [Replicate()] * 2)]
         if batched:
             rules.append(([Partial()], [Shard(0), Shard(0)]))
-        if groups == 1:
+        if groups_of(*geometry) == 1:
             rules.append(([Shard(0)], [Shard(channel), Replicate()]))
             rules.append(([Shard(1)], [Replicate(), Shard(channel)]))
         return rules
