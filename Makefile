@@ -27,7 +27,7 @@ INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-iso
 BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
 SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)
 SOURCES := $(shell find csrc -type f) setup.py pyproject.toml
-CXX_FILES := $(shell find csrc tests -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
+CXX_FILES := $(shell find csrc tests examples -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 KERNEL_SOURCES := $(sort $(shell find csrc/core csrc/cpu -name '*.cpp'))
 # Where the kernels alone are built: another place for another machine's.
@@ -47,8 +47,8 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 
 .DELETE_ON_ERROR:
-.PHONY: help env build test check-all lint format kernels check-kernels check-emulated demo bench
-.PHONY: gpu clean FORCE
+.PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo
+.PHONY: bench gpu clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -73,11 +73,18 @@ build/build.stamp: $(VENV)/env.stamp $(SOURCES)
 	@$(INSTALL) -e '.[test,examples]'
 	@touch $@
 
+# torch is named again: some of these packages would bring a newer one.
+build/models.stamp: build/build.stamp
+	@$(INSTALL) -e '.[models,onnx]' '$(TORCH)'
+	@touch $@
+
 build/lint.stamp: build/build.stamp
 	@$(INSTALL) -e '.[lint]'
 	@touch $@
 
 env: $(VENV)/env.stamp ## create .venv with torch and the build tools
+
+models: build/models.stamp ## install the other people's models and the ONNX tools that tests use
 
 build: build/build.stamp ## build the extension and install it into .venv, editable
 
@@ -86,7 +93,7 @@ build: build/build.stamp ## build the extension and install it into .venv, edita
 test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-check-all: lint check-kernels check-emulated build ## run every check there is
+check-all: lint check-kernels check-emulated models ## run every check there is
 	$(BIN)/python -m pytest --slow=all $(ARGS)
 
 lint: build/lint.stamp ## check formatting, style and types

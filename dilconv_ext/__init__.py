@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import (  # noqa: F401
     _load,
+    _onnx,
     autograd,
     functional,
     ops,

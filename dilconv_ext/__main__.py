@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import _C, Layer, __version__, receptive_field
+from . import _C, Layer, __version__, ops, receptive_field
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _SCRIPTS = {"demo": "examples/classifier.py", "bench": "benchmarks/bench.py"}
@@ -53,6 +53,7 @@ def info() -> str:
     facts = {
         "dilconv_ext": __version__,
         "location": str(Path(__file__).parent),
+        "ops library": Path(ops.LIBRARY).name,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,

@@ -23,7 +23,7 @@ def _mismatch(built: str) -> ImportError:
     )
 
 
-def _load() -> None:
+def _load() -> str:
     built = _C.build_info()["torch"]
     if _release(built) != _release(torch.__version__):
         raise _mismatch(built)
@@ -35,6 +35,7 @@ def _load() -> None:
     except OSError as error:  # the same release built otherwise, such as with another C++ ABI
         raise _mismatch(built) from error
     _C.open(str(libraries[0]))
+    return str(libraries[0])
 
 
-_load()
+LIBRARY = _load()

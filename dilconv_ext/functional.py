@@ -18,6 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _fast, ops
 from ._arguments import IntOrPair, pair, raise_for_arguments, raise_for_rank, single
+from ._sharding import register_if_used
 from .padding import Padding, check_output_padding, pads_1d, pads_2d, transposed_pads_2d
 
 __all__ = [
@@ -73,6 +74,7 @@ def conv2d(
         output = _fast.conv2d(input, weight, bias, stride, padding, dilation, groups)
         if output is not NotImplemented:
             return output
+        register_if_used()
     if has_torch_function_variadic(input, weight, bias):
         arguments = (input, weight, bias, stride, padding, dilation, groups)
         return handle_torch_function(conv2d, arguments[:3], *arguments)
@@ -127,6 +129,7 @@ def conv1d(
         output = _fast.conv1d(input, weight, bias, stride, padding, dilation, groups)
         if output is not NotImplemented:
             return output
+        register_if_used()
     if has_torch_function_variadic(input, weight, bias):
         arguments = (input, weight, bias, stride, padding, dilation, groups)
         return handle_torch_function(conv1d, arguments[:3], *arguments)
@@ -187,6 +190,8 @@ def conv_transpose2d(
     if has_torch_function_variadic(input, weight, bias):
         arguments = (input, weight, bias, stride, padding, output_padding, groups, dilation)
         return handle_torch_function(conv_transpose2d, arguments[:3], *arguments)
+    if not is_compiling():
+        register_if_used()
     steps = pair("stride", stride)
     spread = pair("dilation", dilation)
     extra = pair("output_padding", output_padding)

@@ -13,6 +13,9 @@ width) and groups, by default 1, 0, 1 and 1. Negative padding crops. The weight 
 (O, C / groups, kh, kw), or three in 1-D (O, C / groups, k), and the other tensors have as many, or
 one fewer for a single sample without N. In 1-D the heights are 1: stride (1, s), padding
 (0, 0, l, r), dilation (1, d).
+
+``LIBRARY`` is the path of the shared library that defines them. It has no Python in it: a C++
+program that runs an exported model loads it (``examples/deployment``).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import _load  # noqa: F401  (defines the operators)
+from ._load import LIBRARY as LIBRARY  # loading it has defined the operators
 
 conv2d = torch.ops.dilconv.conv2d.default
 conv2d_grad_input = torch.ops.dilconv.conv2d_grad_input.default

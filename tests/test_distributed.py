@@ -1,0 +1,275 @@
+"""Several gloo processes against one: DDP, FSDP2, DTensor, and images spread over processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import dilconv_ext as dc
+from accuracy import relative_error
+
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo"),
+    pytest.mark.filterwarnings("ignore"),  # of torch.distributed, in its own modules
+]
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "distributed.py"
+
+
+def _enter(rank: int, world: int, file: str, body: Callable[..., None], arguments: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    torch.manual_seed(0)  # the same numbers on every rank
+    try:
+        body(*arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+def in_processes(world: int, tmp_path: Path, body: Callable[..., None], *arguments: Any) -> None:
+    """Run ``body(*arguments)`` on every rank of a group of processes; it asserts."""
+    file = str(tmp_path / "rendezvous")
+    torch.multiprocessing.spawn(_enter, (world, file, body, arguments), nprocs=world)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return dc.convert(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=2, dilation=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1),
+            nn.Conv2d(6, 2, 3, 2, groups=2),
+        )
+    ).double()
+
+
+def train(net: nn.Module, images: Tensor) -> None:
+    """Two steps; the loss is the mean over samples, as data parallelism has it."""
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
+    for _ in range(2):
+        optimiser.zero_grad()
+        net(images).square().mean().backward()
+        optimiser.step()
+
+
+def assert_equal_parameters(actual: list[Tensor], expected: nn.Module) -> None:
+    for ours, exact in zip(actual, expected.parameters(), strict=True):
+        assert relative_error(ours.detach(), exact.detach()) < 1e-9
+
+
+def _data_parallel(kind: str) -> None:
+    images = torch.randn(4, 3, 10, 12, dtype=torch.float64)
+    alone = network()
+    train(alone, images)
+    mine = images.chunk(dist.get_world_size())[dist.get_rank()]
+    net = network()
+    if kind == "ddp":
+        parallel = nn.parallel.DistributedDataParallel(net)
+        train(parallel, mine)
+        assert_equal_parameters(list(net.parameters()), alone)
+    else:
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in net:
+            fully_shard(layer)
+        fully_shard(net)
+        train(net, mine)
+        assert isinstance(net[0], dc.DilatedConv2d)
+        assert_equal_parameters([p.full_tensor() for p in net.parameters()], alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_data_parallel_training(kind: str, tmp_path: Path) -> None:
+    """The same parameters as one process has after the whole batch."""
+    in_processes(2, tmp_path, _data_parallel, kind)
+
+
+def _dtensor() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    mesh = init_device_mesh("cpu", (2,))
+    x = torch.randn(4, 6, 9, 8, dtype=torch.float64)
+    w = torch.randn(4, 6, 3, 3, dtype=torch.float64)
+    bias = torch.randn(4, dtype=torch.float64)
+
+    def check(placements: tuple[Any, ...], result: Any, with_bias: bool, stride: int) -> None:
+        """Forward and backward, against one process; no communication in the forward."""
+        tensors = [x, w, bias][: 2 + with_bias]
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        shards = [
+            distribute_tensor(t, mesh, [p]).requires_grad_()
+            for t, p in zip(tensors, placements, strict=True)
+        ]
+        expected = dc.functional.conv2d(*leaves, stride=stride, dilation=2)
+        with CommDebugMode() as comm:
+            y = dc.functional.conv2d(*shards, stride=stride, dilation=2)
+        assert comm.get_total_counts() == 0
+        assert y.placements == (result,)
+        assert relative_error(y.full_tensor().detach(), expected.detach()) < 1e-12
+        g = torch.ones_like(expected)
+        expected.backward(g)
+        y.full_tensor().backward(g)
+        for shard, leaf in zip(shards, leaves, strict=True):
+            assert relative_error(shard.grad.full_tensor(), leaf.grad) < 1e-12
+
+    whole = Replicate()
+    for stride in (1, 2):  # the second stride must not get the first one's remembered sizes
+        check((Shard(0), whole, whole), Shard(0), True, stride)
+        check((whole, Shard(0), Shard(0)), Shard(1), True, stride)
+    check((Shard(1), Shard(1)), Partial(), False, 1)
+
+    # The gradients of a sharded batch: the input's stays sharded, the weight's is a partial sum.
+    xs = distribute_tensor(x, mesh, [Shard(0)]).requires_grad_()
+    ws = distribute_tensor(w, mesh, [whole]).requires_grad_()
+    with CommDebugMode() as comm:
+        y = dc.functional.conv2d(xs, ws, padding=1)
+        gx, gw = torch.autograd.grad(y, (xs, ws), torch.ones_like(y))
+    assert comm.get_total_counts() == 0
+    assert gx.placements == (Shard(0),)
+    assert gw.placements == (Partial(),)
+
+
+@pytest.mark.slow
+def test_dtensor_needs_no_communication(tmp_path: Path) -> None:
+    in_processes(2, tmp_path, _dtensor)
+
+
+# (rows of the image, kernel, stride, padding, dilation, groups, dim, rows per rank or None)
+SPATIAL: list[tuple[Any, ...]] = [
+    ((16, 9), (3, 3), 1, 1, 1, 1, -2, None),
+    ((17, 9), (3, 3), 1, "same", (4, 2), 2, -2, None),
+    ((16, 9), (3, 3), 1, "same", (7, 1), 1, -2, None),  # the halo is longer than a slab
+    ((19, 9), (3, 2), 2, (3, 0), (2, 1), 1, -2, None),
+    ((19, 9), (4, 3), (3, 1), "same_upper", 1, 1, -2, None),
+    ((16, 8), (3, 3), 1, 0, (5, 1), 1, -2, None),  # some ranks have no output
+    ((9, 21), (3, 5), (1, 2), (1, 2, 5, 3), (1, 2), 1, -1, None),
+    ((16, 9), (3, 3), 2, 1, 1, 1, -2, "uneven"),
+    ((12, 5), (1, 1), 1, 0, 1, 1, -2, None),
+    ((8, 5), (3, 3), 1, (9, 1), 1, 1, -2, None),  # whole outputs in the padding
+]
+
+
+def slabs(size: int, kind: str | None) -> list[int]:
+    world = dist.get_world_size()
+    if kind is None:
+        return [len(part) for part in torch.arange(size).tensor_split(world)]
+    return [0, *[1] * (world - 2), size - (world - 2)]
+
+
+def _spatial() -> None:
+    from dilconv_ext import distributed
+
+    for size, kernel, stride, padding, dilation, groups, dim, kind in SPATIAL:
+        x = torch.randn(2, 4, *size, dtype=torch.float64)
+        w = torch.randn(6, 4 // groups, *kernel, dtype=torch.float64)
+        bias = torch.randn(6, dtype=torch.float64)
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        sizes = slabs(size[dim], kind)
+        leaves = [t.clone().requires_grad_() for t in (x, w, bias)]
+        mine = x.split(sizes, dim)[dist.get_rank()]
+        ours = [t.clone().requires_grad_() for t in (mine, w, bias)]
+        expected = dc.functional.conv2d(*leaves, **options)
+        y = distributed.conv2d(*ours, dim=dim, **options)
+        known = distributed.conv2d(*ours, dim=dim, sizes=sizes, **options)
+        assert torch.equal(y, known)
+        what = (size, kernel, options)
+        assert relative_error(distributed.gather(y, dim), expected.detach()) < 1e-12, what
+        # A loss that is not linear, so that the gradients depend on where a value went.
+        first = torch.autograd.grad(expected.pow(3).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        # The ranks' losses add up; the replicated gradients must be counted once.
+        our_first = torch.autograd.grad(y.pow(3).sum(), ours, create_graph=True)
+        share = our_first[0].square().sum() + sum(g.square().sum() for g in our_first[1:])
+        our_second = torch.autograd.grad(share, ours)
+        for actual, exact in ((our_first, first), (our_second, second)):
+            whole = distributed.gather(actual[0], dim)
+            assert relative_error(whole, exact[0].detach()) < 1e-10, what
+            for a, e in zip(actual[1:], exact[1:], strict=True):
+                assert relative_error(a.detach(), e.detach()) < 1e-10, what
+
+
+def _spatial_network() -> None:
+    """Layers follow one another, and every rank ends with the parameters of one process."""
+    from dilconv_ext import distributed
+
+    def build(kind: Any) -> nn.Module:
+        torch.manual_seed(2)
+        layers = [
+            kind(3, 8, 3, padding=1),
+            nn.ReLU(),
+            kind(8, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            kind(8, 4, 3, padding="same", dilation=4, bias=False),
+        ]
+        return nn.Sequential(*layers).double()
+
+    image = torch.randn(1, 3, 33, 20, dtype=torch.float64)
+    image = image.contiguous(memory_format=torch.channels_last)
+    alone, spread = build(dc.DilatedConv2d), build(distributed.SpatialConv2d)
+    spread.load_state_dict(alone.state_dict())
+    for net, x in ((alone, image), (spread, distributed.shard(image))):
+        optimiser = torch.optim.SGD(net.parameters(), 1e-3)
+        for _ in range(2):
+            optimiser.zero_grad()
+            y = net(x)
+            y.square().sum().backward()
+            optimiser.step()
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert_equal_parameters(list(spread.parameters()), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_images_over_processes(world: int, tmp_path: Path) -> None:
+    in_processes(world, tmp_path, _spatial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_network_over_processes(world: int, tmp_path: Path) -> None:
+    in_processes(world, tmp_path, _spatial_network)
+
+
+def test_one_process_is_a_group_too(tmp_path: Path) -> None:
+    """The same code in one process, without a second one to talk to."""
+    from dilconv_ext import distributed
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/one", rank=0, world_size=1)
+    try:
+        _spatial_network()
+        with pytest.raises(ValueError, match="dim must be -2"):
+            distributed.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1), dim=0)
+        with pytest.raises(ValueError, match="padding_mode must be 'zeros'"):
+            distributed.SpatialConv2d(1, 1, 3, padding_mode="reflect")
+        with pytest.raises(RuntimeError, match="Kernel size 5 can't be greater"):
+            distributed.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3), dilation=(2, 1))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_torchrun_example() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(EXAMPLE), "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same as one process" in done.stdout
