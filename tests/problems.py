@@ -150,6 +150,11 @@ PROBLEMS: list[Problem] = [
     Problem("tiles_4", 2, 20, 40, (25, 30), (3, 3), padding=(2, 1, 3, 3), dilation=(2, 3)),
     Problem("tiles_3", 2, 33, 18, (12, 16), (3, 3), padding=(4, 4, 5, 6), dilation=(4, 5)),
     Problem("tiles_2", 1, 34, 33, (8, 10), (3, 3), padding=(4, 4, 5, 5), dilation=(4, 5)),
+    Problem("tiles_5x5", 2, 20, 33, (19, 21), (5, 5), padding=(4, 4, 6, 6), dilation=(2, 3)),
+    Problem("tiles_1x2", 2, 34, 20, (3, 77), (1, 2), padding=(0, 0, 5, 0), dilation=(4, 5)),
+    Problem("tiles_1x5", 1, 18, 20, (3, 55), (1, 5), padding=(0, 0, 6, 6), dilation=(1, 3)),
+    Problem("tiles_3x1", 2, 33, 17, (25, 9), (3, 1), padding=(4, 4, 0, 0), dilation=(4, 3)),
+    Problem("tiles_1d", 2, 40, 24, (150,), (3,), padding=(0, 0, 16, 0), dilation=(1, 8)),
     Problem("many_phases", 1, 18, 17, (7, 83), (3, 3), padding=(3, 3, 40, 9), dilation=(3, 35)),
     # Narrow channels.
     Problem("channels_1_to_1", 2, 1, 1, (7, 9), (3, 3), padding=(1, 1, 1, 1)),

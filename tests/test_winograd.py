@@ -9,13 +9,19 @@ import dilconv_ext as dc
 from accuracy import WINOGRAD_FLOAT32, relative_error
 from calls import OPS, make_call
 from dilconv_ext import reference
-from problems import Problem, make_tensors
+from problems import Problem, channels_last, make_tensors
 
 # Layers on which its tiles pay, and layers on which none does.
 WINS = [
     Problem("vgg", 1, 64, 64, (28, 28), (3, 3), padding=(1, 1, 1, 1)),
     Problem("dilated", 1, 64, 64, (30, 30), (3, 3), padding=(3, 3, 3, 3), dilation=(3, 3)),
     Problem("three_per_phase", 1, 64, 64, (36, 36), (3, 3), padding=(12,) * 4, dilation=(12, 12)),
+    Problem("five_by_five", 1, 64, 64, (40, 40), (5, 5), padding=(4,) * 4, dilation=(2, 2)),
+    Problem("rows", 1, 64, 64, (32, 64), (1, 3), padding=(0, 0, 4, 4), dilation=(1, 4)),
+    Problem("columns", 1, 64, 64, (64, 32), (3, 1), padding=(4, 4, 0, 0), dilation=(4, 1)),
+    Problem("tcn", 2, 64, 64, (1000,), (3,), padding=(0, 0, 16, 0), dilation=(1, 8)),
+    Problem("wavenet", 1, 64, 128, (4000,), (2,), padding=(0, 0, 64, 0), dilation=(1, 64)),
+    Problem("five_taps", 2, 64, 64, (1000,), (5,), padding=(0, 0, 4, 4), dilation=(1, 2)),
     Problem("small_image", 1, 128, 128, (7, 7), (3, 3), padding=(1, 1, 1, 1)),
 ]
 LOSES = [
@@ -44,6 +50,12 @@ def test_it_declines_where_it_does_not_pay(op: str, p: Problem) -> None:
     call.forced("winograd")
 
 
+def test_it_declines_where_direct_takes_dot_products() -> None:
+    p = Problem("few_outputs", 2, 64, 2, (32, 32), (5, 5), padding=(2,) * 4)
+    call = make_call("conv2d", p, make_tensors(p, torch.float32))
+    assert call.map(channels_last).selected() == "direct"
+
+
 def test_explain_says_why_it_declines() -> None:
     x, w = torch.randn(1, 3, 64, 64), torch.randn(8, 3, 3, 3)
     reasons = dict(dc.explain(x, w).forward.refused)
@@ -52,11 +64,12 @@ def test_explain_says_why_it_declines() -> None:
         assert dc.explain(x, w).forward.kernel == "winograd"
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 2), (1, 3), (1, 5), (3, 1)])
 @pytest.mark.parametrize("channels", [64, pytest.param(2048, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op", OPS)
-def test_error_bound(op: str, channels: int) -> None:
+def test_error_bound(op: str, channels: int, kernel: tuple[int, int]) -> None:
     """The documented bound, also on long sums and on data that is not centred, as after a ReLU."""
-    p = Problem("deep", 2, channels, 32, (26, 26), (3, 3), padding=(2,) * 4, dilation=(2, 2))
+    p = Problem("deep", 2, channels, 32, (26, 26), kernel, padding=(2,) * 4, dilation=(2, 2))
     tensors = make_tensors(p, torch.float32)
     for t in (tensors, tensors.map(torch.relu)):
         call = make_call(op, p, t)

@@ -39,8 +39,8 @@ struct InstructionSet {
   WeightFunctions<WeightPlan> direct_weight[4];
   GatherFunctions<DepthwisePlan> depthwise_gather[4];
   WeightFunctions<DepthwisePlan> depthwise_weight[4];
-  GatherFunctions<WinogradPlan> winograd_gather[3][4];  // tiles of 2, 3 and 4
-  WeightFunctions<WinogradPlan> winograd_weight[3][4];
+  GatherFunctions<WinogradPlan> winograd_gather[kWinogradForms][4];
+  WeightFunctions<WinogradPlan> winograd_weight[kWinogradForms][4];
 };
 
 #if defined(__x86_64__)

@@ -1,5 +1,6 @@
-// conv2d and grad_input in Winograd's domain: (tile + 2)² matrix products, each of the transformed
-// weights with the tiles' transformed pixels, instead of 9 * tile² products per tile.
+// conv2d and grad_input in Winograd's domain: for each plane one matrix product, of the transformed
+// weights with the tiles' transformed pixels, so one product per tile and plane instead of one per
+// output and tap.
 //
 // Some written channels' weights are transformed at a time. Then tasks, each some tiles, transform
 // what they read, multiply, and transform back, all in the cache. Channels are in vectors; a tile's
@@ -7,7 +8,7 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 class WinogradGather {
  public:
   WinogradGather(const WinogradPlan& plan, int workers, const void* read, const void* weight,
@@ -26,7 +27,7 @@ class WinogradGather {
         tiles_(grid_.largest_block() * ((tasks_.total + tasks_.parts - 1) / tasks_.parts)),
         pitch_(round_up(least(plan.read_channels, kWinogradDepth), kLanes<T>) + 16) {
     Arena arena(workspace);
-    packed_ = arena.take<T>(n * n * plan.read_channels * plan.pass_vectors * kLanes<T>);
+    packed_ = arena.take<T>(Form::planes * plan.read_channels * plan.pass_vectors * kLanes<T>);
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
@@ -55,14 +56,12 @@ class WinogradGather {
   }
 
  private:
-  static constexpr int n = m + 2;
-
   struct Scratch {
     Scratch(char* base, const WinogradGather& gather) {
       Arena arena(base);
-      strip = arena.take<T>(n * gather.grid_.longest_row() * kLanes<T>);
-      data = arena.take<T>(n * n * gather.tiles_ * gather.pitch_);
-      products = arena.take<T>(n * n * gather.tiles_ * gather.p_.pass_vectors * kLanes<T>);
+      strip = arena.take<T>(Form::H::products * gather.grid_.longest_row() * kLanes<T>);
+      data = arena.take<T>(Form::planes * gather.tiles_ * gather.pitch_);
+      products = arena.take<T>(Form::planes * gather.tiles_ * gather.p_.pass_vectors * kLanes<T>);
       bytes = arena.used();
     }
     T* strip;
@@ -73,12 +72,12 @@ class WinogradGather {
 
   // Enough tiles to use each transformed weight often, but several tasks per worker.
   int64_t choose_task_blocks(int workers) const {
-    const int64_t wanted = most(1, kWinogradTiles / most(1, grid_.largest_block()));
+    const int64_t wanted = most(1, p_.task_tiles / most(1, grid_.largest_block()));
     return workers == 1 ? wanted : least(wanted, most(1, grid_.blocks() / (4 * workers)));
   }
 
   T* packed_block(int64_t block) const {
-    return packed_ + blocks_.begin(block) * kLanes<T> * n * n * p_.read_channels;
+    return packed_ + blocks_.begin(block) * kLanes<T> * Form::planes * p_.read_channels;
   }
 
   // Some read channels' filters, for all written channels at hand.
@@ -87,7 +86,7 @@ class WinogradGather {
     for (int64_t block = 0; block < blocks_.parts; ++block) {
       const int64_t width = blocks_.size(block) * kLanes<T>;
       for (int64_t v = 0; v < blocks_.size(block); ++v)
-        transform_filters<S, T, m>(
+        transform_filters<S, T, Form>(
             p_, weight_ + group_ * p_.weight_group_stride, channels,
             vector_channel<T>(first_ + blocks_.begin(block) + v, p_.written_channels),
             packed_block(block) + channels.begin * width + v * kLanes<T>, width,
@@ -98,13 +97,14 @@ class WinogradGather {
   void task(int64_t index, int worker) const {
     const Scratch scratch(workers_ + worker * worker_bytes_, *this);
     const Range blocks = {tasks_.begin(index), tasks_.begin(index + 1)};
-    if (p_.read_channels < kLanes<T>) clear(scratch.strip, n * grid_.longest_row() * kLanes<T>);
+    if (p_.read_channels < kLanes<T>)
+      clear(scratch.strip, Form::H::products * grid_.longest_row() * kLanes<T>);
     const TilePlane<S> plane = {read_ + group_ * p_.read_channels * p_.read_strides[1],
                                 p_.read_strides,
                                 {p_.h.read_size, p_.w.read_size},
                                 {p_.h.origin, p_.w.origin}};
-    const TileReader<DataTransform<T, m>, S, T, m> reader(p_, plane, scratch.strip,
-                                                          grid_.longest_row());
+    const TileReader<DataTransform, S, T, Form> reader(p_, plane, scratch.strip,
+                                                       grid_.longest_row());
     for (int64_t chunk = 0; chunk < depth_chunks_.parts; ++chunk) {
       int64_t tiles = 0;
       for (int64_t b = blocks.begin; b < blocks.end; ++b) {
@@ -127,7 +127,7 @@ class WinogradGather {
   }
 
   T* products_of(int64_t channels, const Scratch& scratch) const {
-    return scratch.products + blocks_.begin(channels) * kLanes<T> * n * n * tiles_;
+    return scratch.products + blocks_.begin(channels) * kLanes<T> * Form::planes * tiles_;
   }
 
   // A chunk's weights stay in the first-level cache while the tiles pass by.
@@ -135,7 +135,7 @@ class WinogradGather {
     const int64_t vectors = blocks_.size(channels), width = vectors * kLanes<T>;
     const Cut rows(tiles, kMaxRows);
     T* products = products_of(channels, scratch);
-    for (int64_t plane = 0; plane < n * n; ++plane) {
+    for (int64_t plane = 0; plane < Form::planes; ++plane) {
       const T* weights =
           packed_block(channels) + (plane * p_.read_channels + depth_chunks_.begin(chunk)) * width;
       for (int64_t r = 0; r < rows.parts; ++r) {
@@ -160,11 +160,11 @@ class WinogradGather {
       T bias[kLanes<T>] = {};
       if (bias_)
         for (int64_t c = 0; c < valid; ++c) bias[c] = widen(bias_[of_all + c]);
-      transform_result<T, m>(block,
-                             products_of(channels, scratch) + first_tile * width + v * kLanes<T>,
-                             tiles_ * width, width, load(bias), scratch.strip, pitch);
-      write_strip<T, m>(p_, block, written_ + of_all * p_.written_strides[1], valid, scratch.strip,
-                        pitch);
+      transform_result<T, Form>(block,
+                                products_of(channels, scratch) + first_tile * width + v * kLanes<T>,
+                                tiles_ * width, width, load(bias), scratch.strip, pitch);
+      write_strip<T, Form>(p_, block, written_ + of_all * p_.written_strides[1], valid,
+                           scratch.strip, pitch);
     }
   }
 
@@ -187,14 +187,14 @@ class WinogradGather {
   int64_t group_ = 0, first_ = 0;  // of the pass; the latter in vectors
 };
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 size_t winograd_gather_workspace(const WinogradPlan& plan, int workers) {
-  return WinogradGather<S, T, m>(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr)
+  return WinogradGather<S, T, Form>(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr)
       .workspace_bytes();
 }
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 void run_winograd_gather(const WinogradPlan& plan, const void* read, const void* weight,
                          const void* bias, void* written, void* workspace, const TaskPool& pool) {
-  WinogradGather<S, T, m>(plan, pool.workers, read, weight, bias, written, workspace).run(pool);
+  WinogradGather<S, T, Form>(plan, pool.workers, read, weight, bias, written, workspace).run(pool);
 }

@@ -10,28 +10,43 @@ namespace dilconv {
 // phase + dilation * (u + k) of the other plane. Phases are dense, so Winograd's algorithm applies
 // to each; tile t of a phase writes u in [tile * t, tile * (t + 1)).
 struct WinogradAxis {
+  int64_t tile, taps;
   int64_t read_size, written_size;
   int64_t origin, dilation;
   int64_t tiles;                    // of the longest phase
   int64_t tile_block, phase_block;  // tiles and phases of one block
 };
 
+// What the algorithm is compiled for: kernels (height × width) and the positions that a tile
+// writes.
+enum WinogradForms {
+  kWinograd3x3Tile2,
+  kWinograd3x3Tile3,
+  kWinograd3x3Tile4,
+  kWinograd5x5Tile2,
+  kWinograd1x2Tile5,
+  kWinograd1x3Tile4,
+  kWinograd1x5Tile2,
+  kWinograd3x1Tile4,
+  kWinogradForms
+};
+
 struct WinogradPlan {
-  int64_t tile;  // written positions of a tile along an axis: 2, 3 or 4
+  int64_t form;                                            // one of WinogradForms
   int64_t batch, groups, read_channels, written_channels;  // channels per group
   int64_t read_strides[4], written_strides[4];
   int64_t weight_strides[4];  // written channel, read channel, kernel height, kernel width
   int64_t weight_group_stride;
   bool flipped;  // grad_input reads the kernel's elements in reverse order
   WinogradAxis h, w;
+  int64_t task_tiles;    // that a task of conv2d or grad_input works on, about
+  int64_t chunk_tiles;   // of a chunk of grad_weight's sums, about
   int64_t sums_bytes;    // of grad_weight's transformed gradients, at a time
   int64_t pass_vectors;  // vectors of written channels whose transformed weights exist at a time
 };
 
 // Where summations over channels or tiles are cut.
 constexpr int64_t kWinogradDepth = 128;
-constexpr int64_t kWinogradTiles = 24;   // that a task of conv2d or grad_input works on, about
-constexpr int64_t kWinogradSums = 32;    // of a chunk of grad_weight's sums, about
 constexpr int64_t kWinogradChunks = 64;  // that are added up before they are added to the total
 
 }  // namespace dilconv

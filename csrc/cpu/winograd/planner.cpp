@@ -5,39 +5,61 @@
 namespace dilconv {
 namespace {
 
-constexpr int64_t kTaps = 3;
+// Costs in products of the direct kernel, measured: per tile and channel, the transforms of data
+// and results; per pair of channels, that of a filter.
+struct Form {
+  int64_t kernel[2], tile[2];
+  double data, result, filter;
+
+  int64_t planes() const { return (kernel[0] + tile[0] - 1) * (kernel[1] + tile[1] - 1); }
+  bool is_flat() const { return kernel[0] == 1 || kernel[1] == 1; }
+};
+
+// By WinogradForms.
+constexpr Form kForms[kWinogradForms] = {
+    {{3, 3}, {2, 2}, 200, 100, 60},  {{3, 3}, {3, 3}, 350, 200, 90},
+    {{3, 3}, {4, 4}, 500, 300, 120}, {{5, 5}, {2, 2}, 500, 200, 160},
+    {{1, 2}, {1, 5}, 80, 60, 20},    {{1, 3}, {1, 4}, 80, 50, 20},
+    {{1, 5}, {1, 2}, 80, 30, 25},    {{3, 1}, {4, 1}, 80, 50, 20}};
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 bool gathers_from_y(const ConvProblem& p) { return p.op == DILCONV_GRAD_INPUT; }
 
-WinogradAxis plan_axis(const ConvProblem& p, int axis, int64_t tile) {
+// The fewer planes, the more tiles fit into the cache.
+int64_t task_tiles(const Form& form) { return form.is_flat() ? 96 : 24; }
+int64_t chunk_tiles(const Form& form) { return form.is_flat() ? 128 : 32; }
+
+WinogradAxis plan_axis(const ConvProblem& p, int axis, const Form& form) {
   constexpr int64_t kMostPhases = 32;
   const bool swapped = gathers_from_y(p);
   WinogradAxis plan;
+  plan.tile = form.tile[axis];
+  plan.taps = form.kernel[axis];
   plan.read_size = swapped ? p.out_size[axis] : p.in_size[axis];
   plan.written_size = swapped ? p.in_size[axis] : p.out_size[axis];
-  plan.dilation = p.dilation[axis];
+  plan.dilation = plan.taps == 1 ? 1 : p.dilation[axis];  // without another tap it says nothing
   // grad_input reads the taps in reverse: its first one is the last.
-  plan.origin = swapped ? p.pad_before[axis] - (kTaps - 1) * plan.dilation : -p.pad_before[axis];
-  plan.tiles = divide_up(divide_up(plan.written_size, plan.dilation), tile);
+  plan.origin =
+      swapped ? p.pad_before[axis] - (plan.taps - 1) * plan.dilation : -p.pad_before[axis];
+  plan.tiles = divide_up(divide_up(plan.written_size, plan.dilation), plan.tile);
   plan.phase_block = std::min(plan.dilation, kMostPhases);
   plan.tile_block =
-      std::max<int64_t>(1, plan.dilation > kMostPhases ? 1 : kWinogradTiles / plan.dilation);
+      std::max<int64_t>(1, plan.dilation > kMostPhases ? 1 : task_tiles(form) / plan.dilation);
   return plan;
 }
 
 // Tiles of all phases of an axis.
-int64_t count_tiles(const WinogradAxis& axis, int64_t tile) {
+int64_t count_tiles(const WinogradAxis& axis) {
   const int64_t whole = (axis.tiles - 1) * axis.dilation;
-  return whole + std::min(axis.dilation, axis.written_size - tile * whole);
+  return whole + std::min(axis.dilation, axis.written_size - axis.tile * whole);
 }
 
 // Products per pair of channels that the direct kernel cannot avoid, along an axis.
 int64_t count_products(const ConvProblem& p, int axis) {
   int64_t products = 0;
-  for (int64_t k = 0; k < kTaps; ++k) {
+  for (int64_t k = 0; k < p.kernel[axis]; ++k) {
     const int64_t origin = k * p.dilation[axis] - p.pad_before[axis];
     const int64_t begin = std::max<int64_t>(0, -origin);
     const int64_t end = std::min(p.out_size[axis], p.in_size[axis] - origin);
@@ -51,7 +73,8 @@ int64_t count_products(const ConvProblem& p, int axis) {
 WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_bytes) {
   const bool swapped = gathers_from_y(p);
   WinogradPlan plan;
-  plan.tile = choose_winograd_tile(p).tile;
+  plan.form = choose_winograd_form(p).form;
+  const Form& form = kForms[plan.form];
   plan.batch = p.batch;
   plan.groups = p.groups;
   plan.read_channels = (swapped ? p.out_channels : p.in_channels) / p.groups;
@@ -61,16 +84,18 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   for (int i = 0; i < 4; ++i) plan.weight_strides[i] = p.w_strides[i < 2 && swapped ? 1 - i : i];
   plan.weight_group_stride = p.out_channels / p.groups * p.w_strides[0];
   plan.flipped = swapped;
-  plan.h = plan_axis(p, 0, plan.tile);
-  plan.w = plan_axis(p, 1, plan.tile);
+  plan.h = plan_axis(p, 0, form);
+  plan.w = plan_axis(p, 1, form);
 
   // Transformed weights, or their gradients, may take half a megabyte more than the weights.
   constexpr int64_t kMoreBytes = 524288;
   const int64_t lanes = vector_bytes / element_bytes;
-  const int64_t filter_bytes =
-      (plan.tile + 2) * (plan.tile + 2) * plan.read_channels * element_bytes;
+  const int64_t filter_bytes = form.planes() * plan.read_channels * element_bytes;
   const int64_t bytes =
-      kTaps * kTaps * plan.read_channels * plan.written_channels * element_bytes + kMoreBytes;
+      form.kernel[0] * form.kernel[1] * plan.read_channels * plan.written_channels * element_bytes +
+      kMoreBytes;
+  plan.task_tiles = task_tiles(form);
+  plan.chunk_tiles = chunk_tiles(form);
   plan.sums_bytes = bytes;
   plan.pass_vectors =
       std::clamp<int64_t>(bytes / std::max<int64_t>(1, filter_bytes * lanes), 1,
@@ -78,40 +103,44 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   return plan;
 }
 
-WinogradChoice choose_winograd_tile(const ConvProblem& p) {
-  // In products of the direct kernel, measured: per tile and channel, the transforms of data and
-  // results; per pair of channels, that of a filter.
-  struct Cost {
-    int64_t tile;
-    double data, result, filter;
-  };
-  constexpr Cost kCosts[] = {{2, 200, 100, 60}, {3, 350, 200, 90}, {4, 500, 300, 120}};
+WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool swapped = gathers_from_y(p);
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const double read = double(swapped ? out : in), written = double(swapped ? in : out);
   const double read_vectors = double(round_up(swapped ? out : in, 16));
   const double written_vectors = double(round_up(swapped ? in : out, 16));
   // The direct kernel's vectors hold written channels on channels_last and for grad_weight.
-  const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || p.y_strides[1] == 1;
+  const bool channels_last = p.y_strides[1] == 1;
+  const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
+  // With few written channels it takes dot products over the read ones, in about twice the time.
+  const bool dots = p.op != DILCONV_GRAD_WEIGHT && channels_last && 4 * written <= 16 &&
+                    read == read_vectors;
   constexpr double kEfficiency = 0.85;
   const double direct = double(count_products(p, 0) * count_products(p, 1)) * read *
-                        (channels_in_vectors ? written_vectors : written) / kEfficiency;
+                        (dots                  ? 2 * written
+                         : channels_in_vectors ? written_vectors
+                                               : written) /
+                        kEfficiency;
   double best = 0;
-  int64_t chosen = 0;
-  for (const Cost& c : kCosts) {
-    const double tiles = double(count_tiles(plan_axis(p, 0, c.tile), c.tile) *
-                                count_tiles(plan_axis(p, 1, c.tile), c.tile));
-    const double values = double((c.tile + 2) * (c.tile + 2));
-    const double passes = std::max(1.0, values / 9 * std::min(1.0, read * written / 16384));
-    const double cost = tiles * (values * read * written_vectors + passes * c.data * read_vectors +
-                                 c.result * written_vectors) +
-                        c.filter * read * written_vectors;
-    if (chosen == 0 || cost < best) {
+  int64_t chosen = -1;
+  for (int64_t index = 0; index < kWinogradForms; ++index) {
+    const Form& form = kForms[index];
+    if (form.kernel[0] != p.kernel[0] || form.kernel[1] != p.kernel[1]) continue;
+    const double tiles =
+        double(count_tiles(plan_axis(p, 0, form)) * count_tiles(plan_axis(p, 1, form)));
+    const double planes = double(form.planes()), taps = double(form.kernel[0] * form.kernel[1]);
+    const double passes =
+        std::max(1.0, planes / taps * std::min(1.0, read * written * taps / 147456));
+    const double cost =
+        tiles * (planes * read * written_vectors + passes * form.data * read_vectors +
+                 form.result * written_vectors) +
+        form.filter * read * written_vectors;
+    if (chosen < 0 || cost < best) {
       best = cost;
-      chosen = c.tile;
+      chosen = index;
     }
   }
-  return {chosen, best < direct};
+  return {chosen, chosen >= 0 && best < direct};
 }
 
 }  // namespace dilconv

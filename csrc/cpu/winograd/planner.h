@@ -7,11 +7,11 @@
 namespace dilconv {
 
 struct WinogradChoice {
-  int64_t tile;  // 2, 3 or 4, whichever is expected to be faster
+  int64_t form;  // of WinogradForms, the one expected to be fastest; -1 if there is none
   bool pays;     // whether it is expected to be faster than the direct kernel
 };
 
-WinogradChoice choose_winograd_tile(const ConvProblem& problem);
+WinogradChoice choose_winograd_form(const ConvProblem& problem);
 
 // vector_bytes: the instruction set's; element_bytes: of the type that sums are kept in.
 WinogradPlan plan_winograd(const ConvProblem& problem, int vector_bytes, int element_bytes);

@@ -16,11 +16,10 @@ class TileGrid {
   TileGrid(const WinogradPlan& plan)
       : h_(plan.h),
         w_(plan.w),
-        tile_(plan.tile),
         phase_blocks_(w_.dilation, w_.phase_block),
         tile_blocks_(w_.tiles, w_.tile_block) {
     const int64_t whole = (h_.tiles - 1) * h_.dilation;
-    strips_ = whole + least(h_.dilation, h_.written_size - tile_ * whole);
+    strips_ = whole + least(h_.dilation, h_.written_size - h_.tile * whole);
     blocks_ = plan.batch * strips_ * phase_blocks_.parts * tile_blocks_.parts;
   }
 
@@ -28,7 +27,7 @@ class TileGrid {
   int64_t largest_block() const { return largest(phase_blocks_) * largest(tile_blocks_); }
   // Pixels that a block reads from one row, at most.
   int64_t longest_row() const {
-    return largest(phase_blocks_) * (tile_ * largest(tile_blocks_) + 2);
+    return largest(phase_blocks_) * (w_.tile * largest(tile_blocks_) + w_.taps - 1);
   }
 
   TileBlock block(int64_t index) const {
@@ -44,7 +43,7 @@ class TileGrid {
     b.phase = phase_blocks_.begin(phases);
     b.phases = phase_blocks_.size(phases);
     const int64_t last = b.first + tile_blocks_.size(tiles) - 1;
-    const int64_t reached = w_.written_size - w_.dilation * tile_ * last - b.phase;
+    const int64_t reached = w_.written_size - w_.dilation * w_.tile * last - b.phase;
     b.tiles = (last - b.first) * b.phases + most(0, least(b.phases, reached));
     return b;
   }
@@ -54,7 +53,6 @@ class TileGrid {
 
   const WinogradAxis& h_;
   const WinogradAxis& w_;
-  int64_t tile_;
   Cut phase_blocks_, tile_blocks_;
   int64_t strips_, blocks_;
 };
@@ -71,7 +69,7 @@ inline int64_t vector_channel(int64_t vector, int64_t channels) {
 template <class Piece>
 inline void for_pieces(const WinogradPlan& plan, const TileBlock& block, int64_t steps,
                        const Piece& piece) {
-  const int64_t first = block.phase + plan.w.dilation * plan.tile * block.first;
+  const int64_t first = block.phase + plan.w.dilation * plan.w.tile * block.first;
   if (block.phases == plan.w.dilation) return piece(0, first, steps * block.phases);
   for (int64_t t = 0; t < steps; ++t)
     piece(t * block.phases, first + t * plan.w.dilation, block.phases);
@@ -103,16 +101,15 @@ struct TilePlane {
   int64_t size[2], origin[2];
 };
 
-// Tiles enter Winograd's domain, one vector of channels at a time: down the columns into m + 2 rows
+// Tiles enter Winograd's domain, one vector of channels at a time: down the columns into the rows
 // of a strip, `pitch` vectors apart; then along these rows. Zeros lie outside the plane.
-template <class Transform, class S, class T, int m>
+template <template <class, class> class Transform, class S, class T, class Form>
 class TileReader {
  public:
   TileReader(const WinogradPlan& plan, const TilePlane<S>& plane, T* strip, int64_t pitch)
       : p_(plan), plane_(plane), strip_(strip), pitch_(pitch) {}
 
-  // Element (i, j), i and j in [0, m + 2), of a tile, channel c, goes to
-  // (i * (m + 2) + j) * to_plane + tile * to_pitch + c.
+  // Plane p of a tile, channel c, goes to p * to_plane + tile * to_pitch + c.
   void run(const TileBlock& block, const Range& channels, T* to, int64_t to_plane,
            int64_t to_pitch) const {
     const int64_t count = channels.end - channels.begin;
@@ -126,23 +123,26 @@ class TileReader {
 
  private:
   static constexpr int64_t lanes = kLanes<T>;
-  static constexpr int n = m + 2, in = Transform::in;
+  using H = typename Form::H;
+  using W = typename Form::W;
+  using Down = Transform<T, H>;
+  using Along = Transform<T, W>;
 
   void read_columns(const TileBlock& block, const S* from, int64_t channels) const {
-    const S* rows[in];
-    for (int r = 0; r < in; ++r) {
+    const S* rows[Down::in];
+    for (int r = 0; r < Down::in; ++r) {
       const int64_t i =
-          plane_.origin[0] + block.row_phase + p_.h.dilation * (m * block.row_tile + r);
+          plane_.origin[0] + block.row_phase + p_.h.dilation * (H::outputs * block.row_tile + r);
       rows[r] = i < 0 || i >= plane_.size[0]
                     ? nullptr
                     : from + block.n * plane_.strides[0] + i * plane_.strides[2];
     }
-    for_pieces(p_, block, m * (columns_of(block) - 1) + in,
+    for_pieces(p_, block, W::outputs * (columns_of(block) - 1) + Along::in,
                [&](int64_t at, int64_t column, int64_t count) {
                  const int64_t j = plane_.origin[1] + column;
                  const Inside inside(j, count, plane_.size[1]);
                  T* to = strip_ + at * lanes;
-                 for (int r = 0; r < n; ++r) {
+                 for (int r = 0; r < H::products; ++r) {
                    clear(to + r * pitch_ * lanes, inside.begin * lanes);
                    clear(to + (r * pitch_ + inside.end) * lanes, (count - inside.end) * lanes);
                  }
@@ -154,8 +154,8 @@ class TileReader {
   void transform_columns(const S* const* rows, int64_t column, T* to, int64_t count,
                          int64_t channels) const {
     const T zeros[lanes] = {};
-    StripRow<T> from[in];
-    for (int r = 0; r < in; ++r) {
+    StripRow<T> from[Down::in];
+    for (int r = 0; r < Down::in; ++r) {
       if (!rows[r]) {
         from[r] = {zeros, 0};
         continue;
@@ -172,26 +172,26 @@ class TileReader {
       from[r] = {staged, lanes};
     }
     for (int64_t q = 0; q < count; ++q, to += lanes) {
-      Vector<T> x[in], v[n];
+      Vector<T> x[Down::in], v[H::products];
 #pragma GCC unroll 6
-      for (int r = 0; r < in; ++r) x[r] = load(from[r].at + q * from[r].step);
-      Transform::apply(x, v);
+      for (int r = 0; r < Down::in; ++r) x[r] = load(from[r].at + q * from[r].step);
+      Down::apply(x, v);
 #pragma GCC unroll 6
-      for (int r = 0; r < n; ++r) store(to + r * pitch_ * lanes, v[r]);
+      for (int r = 0; r < H::products; ++r) store(to + r * pitch_ * lanes, v[r]);
     }
   }
 
   void transform_rows(const TileBlock& block, T* to, int64_t to_plane, int64_t to_pitch) const {
     for (int64_t tile = 0; tile < block.tiles; ++tile, to += to_pitch) {
       const int64_t u = tile / block.phases, phase = tile % block.phases;
-      const T* from = strip_ + (m * u * block.phases + phase) * lanes;
-      for (int r = 0; r < n; ++r, from += pitch_ * lanes) {
-        Vector<T> x[in], v[n];
+      const T* from = strip_ + (W::outputs * u * block.phases + phase) * lanes;
+      for (int r = 0; r < H::products; ++r, from += pitch_ * lanes) {
+        Vector<T> x[Along::in], v[W::products];
 #pragma GCC unroll 6
-        for (int s = 0; s < in; ++s) x[s] = load(from + s * block.phases * lanes);
-        Transform::apply(x, v);
+        for (int s = 0; s < Along::in; ++s) x[s] = load(from + s * block.phases * lanes);
+        Along::apply(x, v);
 #pragma GCC unroll 6
-        for (int s = 0; s < n; ++s) store(to + (r * n + s) * to_plane, v[s]);
+        for (int s = 0; s < W::products; ++s) store(to + (r * W::products + s) * to_plane, v[s]);
       }
     }
   }
@@ -203,12 +203,13 @@ class TileReader {
 };
 
 // Rows of results, `pitch` vectors apart, become written pixels.
-template <class T, int m, class S>
+template <class T, class Form, class S>
 void write_strip(const WinogradPlan& plan, const TileBlock& block, S* written, int64_t channels,
                  const T* strip, int64_t pitch) {
-  const int64_t steps = m * columns_of(block);
-  for (int64_t r = 0; r < m; ++r, strip += pitch * kLanes<T>) {
-    const int64_t i = block.row_phase + plan.h.dilation * (m * block.row_tile + r);
+  constexpr int height = Form::H::outputs;
+  const int64_t steps = Form::W::outputs * columns_of(block);
+  for (int64_t r = 0; r < height; ++r, strip += pitch * kLanes<T>) {
+    const int64_t i = block.row_phase + plan.h.dilation * (height * block.row_tile + r);
     if (i >= plan.h.written_size) return;
     S* row = written + block.n * plan.written_strides[0] + i * plan.written_strides[2];
     for_pieces(plan, block, steps, [&](int64_t at, int64_t column, int64_t count) {
@@ -220,28 +221,29 @@ void write_strip(const WinogradPlan& plan, const TileBlock& block, S* written, i
 }
 
 // The result transform of a block's products, with the bias added, into a strip.
-template <class T, int m>
+template <class T, class Form>
 void transform_result(const TileBlock& block, const T* from, int64_t plane, int64_t pitch,
                       Vector<T> bias, T* strip, int64_t strip_pitch) {
+  using H = typename Form::H;
+  using W = typename Form::W;
   constexpr int64_t lanes = kLanes<T>;
-  constexpr int n = m + 2;
   for (int64_t tile = 0; tile < block.tiles; ++tile, from += pitch) {
     const int64_t u = tile / block.phases, phase = tile % block.phases;
-    Vector<T> half[m][n];
-    for (int s = 0; s < n; ++s) {
-      Vector<T> x[n], y[m];
+    Vector<T> half[H::outputs][W::products];
+    for (int s = 0; s < W::products; ++s) {
+      Vector<T> x[H::products], y[H::outputs];
 #pragma GCC unroll 6
-      for (int r = 0; r < n; ++r) x[r] = load(from + (r * n + s) * plane);
-      Winograd<m>::template result<T>(x, y);
+      for (int r = 0; r < H::products; ++r) x[r] = load(from + (r * W::products + s) * plane);
+      H::template result<T>(x, y);
 #pragma GCC unroll 4
-      for (int r = 0; r < m; ++r) half[r][s] = y[r];
+      for (int r = 0; r < H::outputs; ++r) half[r][s] = y[r];
     }
-    T* to = strip + (m * u * block.phases + phase) * lanes;
-    for (int r = 0; r < m; ++r, to += strip_pitch * lanes) {
-      Vector<T> y[m];
-      Winograd<m>::template result<T>(half[r], y);
+    T* to = strip + (W::outputs * u * block.phases + phase) * lanes;
+    for (int r = 0; r < H::outputs; ++r, to += strip_pitch * lanes) {
+      Vector<T> y[W::outputs];
+      W::template result<T>(half[r], y);
 #pragma GCC unroll 4
-      for (int s = 0; s < m; ++s) store(to + s * block.phases * lanes, y[s] + bias);
+      for (int s = 0; s < W::outputs; ++s) store(to + s * block.phases * lanes, y[s] + bias);
     }
   }
 }

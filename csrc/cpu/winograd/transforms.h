@@ -1,7 +1,7 @@
-// Winograd's minimal filtering F(m, 3): m outputs of a 3-tap filter from m + 2 products. Lavin and
-// Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+// Winograd's minimal filtering F(m, r): m outputs of an r-tap filter from m + r - 1 products. Lavin
+// and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 //
-// The products belong to m + 1 points and infinity: for each point, `data` is the Lagrange
+// The products belong to m + r - 2 points and infinity: for each point, `data` is the Lagrange
 // numerator on the inputs, `filter` the value of the taps' polynomial over the denominator, and
 // `result` multiplies by powers of the point. For grad_weight, `spread` and `collect` are the
 // transposes of `result` and `filter`. Points come in pairs +p and -p, which share their even and
@@ -9,12 +9,42 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-template <int m>
+template <int m, int r>
 struct Winograd;
+
+template <int m, int r>
+struct WinogradSizes {
+  static constexpr int outputs = m, taps = r, products = m + r - 1;
+};
+
+// Along an axis on which the kernel has one element, nothing is saved and nothing transformed.
+template <>
+struct Winograd<1, 1> : WinogradSizes<1, 1> {
+  template <class T, class V>
+  static inline void data(const V* x, V* to) {
+    to[0] = x[0];
+  }
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    to[0] = w[0];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    to[0] = m[0];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    to[0] = y[0];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    to[0] = s[0];
+  }
+};
 
 // Points 0, 1, -1 and infinity.
 template <>
-struct Winograd<2> {
+struct Winograd<2, 3> : WinogradSizes<2, 3> {
   template <class T, class V>
   static inline void data(const V* x, V* to) {
     to[0] = x[2] - x[0];
@@ -53,7 +83,7 @@ struct Winograd<2> {
 
 // Points 0, a, -a, b and infinity, chosen as for tiles of 4.
 template <>
-struct Winograd<3> {
+struct Winograd<3, 3> : WinogradSizes<3, 3> {
   static constexpr double a = 0.75, b = 2, aa = a * a, bb = b * b;
   // 1 over the denominators, at 0, a, -a and b.
   static constexpr double at_0 = 1 / (aa * b), at_b = 1 / (b * (bb - aa));
@@ -104,8 +134,7 @@ struct Winograd<3> {
 
 // Points 0, a, -a, b, -b and infinity: a = 3/4 and b = 3/2 have exact squares and about half of the
 // error of the usual 1 and 2.
-template <>
-struct Winograd<4> {
+struct SixPoints {
   static constexpr double a = 0.75, b = 1.5, aa = a * a, bb = b * b;
   // 1 over the denominators, at 0, ±a and ±b.
   static constexpr double at_0 = 1 / (aa * bb);
@@ -122,6 +151,10 @@ struct Winograd<4> {
     to[4] = even_b - odd_b;
     to[5] = (x[5] - x[3] * T(aa + bb)) + x[1] * T(aa * bb);
   }
+};
+
+template <>
+struct Winograd<4, 3> : WinogradSizes<4, 3>, SixPoints {
   template <class T, class V>
   static inline void filter(const V* w, V* to) {
     const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa), odd_a = w[1] * T(at_a * a);
@@ -163,18 +196,106 @@ struct Winograd<4> {
   }
 };
 
-// How a tile of x, and one of y for grad_weight, enter Winograd's domain, along one axis.
-template <class T, int m>
-struct DataTransform {
-  static constexpr int in = m + 2;
-  static inline void apply(const Vector<T>* x, Vector<T>* to) {
-    Winograd<m>::template data<T>(x, to);
+template <>
+struct Winograd<5, 2> : WinogradSizes<5, 2>, SixPoints {
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even_a = w[0] * T(at_a), odd_a = w[1] * T(at_a * a);
+    const V even_b = w[0] * T(at_b), odd_b = w[1] * T(at_b * b);
+    to[0] = w[0] * T(at_0);
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = w[1];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    const V even_a = m[1] + m[2], odd_a = m[1] - m[2];
+    const V even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    to[0] = m[0] + (even_a + even_b);
+    to[1] = odd_a * T(a) + odd_b * T(b);
+    to[2] = even_a * T(aa) + even_b * T(bb);
+    to[3] = odd_a * T(aa * a) + odd_b * T(bb * b);
+    to[4] = (even_a * T(aa * aa) + even_b * T(bb * bb)) + m[5];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    const V even_a = y[0] + (y[2] + y[4] * T(aa)) * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
+    const V even_b = y[0] + (y[2] + y[4] * T(bb)) * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
+    to[0] = y[0];
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = y[4];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    to[0] = s[0] * T(at_0) + ((s[1] + s[2]) * T(at_a) + (s[3] + s[4]) * T(at_b));
+    to[1] = ((s[1] - s[2]) * T(at_a * a) + (s[3] - s[4]) * T(at_b * b)) + s[5];
   }
 };
-template <class T, int m>
-struct SpreadTransform {
-  static constexpr int in = m;
-  static inline void apply(const Vector<T>* y, Vector<T>* to) {
-    Winograd<m>::template spread<T>(y, to);
+
+template <>
+struct Winograd<2, 5> : WinogradSizes<2, 5>, SixPoints {
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa) + w[4] * T(at_a * aa * aa);
+    const V odd_a = w[1] * T(at_a * a) + w[3] * T(at_a * aa * a);
+    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb) + w[4] * T(at_b * bb * bb);
+    const V odd_b = w[1] * T(at_b * b) + w[3] * T(at_b * bb * b);
+    to[0] = w[0] * T(at_0);
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = w[4];
   }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    to[0] = m[0] + ((m[1] + m[2]) + (m[3] + m[4]));
+    to[1] = ((m[1] - m[2]) * T(a) + (m[3] - m[4]) * T(b)) + m[5];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    const V odd_a = y[1] * T(a), odd_b = y[1] * T(b);
+    to[0] = y[0];
+    to[1] = y[0] + odd_a;
+    to[2] = y[0] - odd_a;
+    to[3] = y[0] + odd_b;
+    to[4] = y[0] - odd_b;
+    to[5] = y[1];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const V even_a = (s[1] + s[2]) * T(at_a), odd_a = (s[1] - s[2]) * T(at_a * a);
+    const V even_b = (s[3] + s[4]) * T(at_b), odd_b = (s[3] - s[4]) * T(at_b * b);
+    to[0] = s[0] * T(at_0) + (even_a + even_b);
+    to[1] = odd_a + odd_b;
+    to[2] = even_a * T(aa) + even_b * T(bb);
+    to[3] = odd_a * T(aa) + odd_b * T(bb);
+    to[4] = (even_a * T(aa * aa) + even_b * T(bb * bb)) + s[5];
+  }
+};
+
+// The algorithm along both axes. Row i and column j of a transformed tile or filter are its plane
+// i * W::products + j.
+template <class Height, class Width>
+struct WinogradForm {
+  using H = Height;
+  using W = Width;
+  static constexpr int planes = H::products * W::products, taps = H::taps * W::taps;
+};
+
+// How a tile of x, and one of y for grad_weight, enter Winograd's domain, along one axis.
+template <class T, class Axis>
+struct DataTransform {
+  static constexpr int in = Axis::products;
+  static inline void apply(const Vector<T>* x, Vector<T>* to) { Axis::template data<T>(x, to); }
+};
+template <class T, class Axis>
+struct SpreadTransform {
+  static constexpr int in = Axis::outputs;
+  static inline void apply(const Vector<T>* y, Vector<T>* to) { Axis::template spread<T>(y, to); }
 };

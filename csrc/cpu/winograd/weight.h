@@ -1,12 +1,12 @@
-// grad_weight in Winograd's domain: (tile + 2)² matrix products of the tiles of x with those of y,
-// summed over all tiles, then transformed into the gradient of the kernel.
+// grad_weight in Winograd's domain: for each plane one matrix product, of the tiles of x with those
+// of y, summed over all tiles, then transformed into the gradient of the kernel.
 //
 // A task owns some input and some output channels, and adds up all tiles in the same order whatever
 // the task.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 class WinogradWeight {
  public:
   WinogradWeight(const WinogradPlan& plan, int workers, const void* x, const void* y, void* w,
@@ -16,7 +16,7 @@ class WinogradWeight {
         y_(static_cast<const S*>(y)),
         w_(static_cast<S*>(w)),
         grid_(plan),
-        chunk_blocks_(most(1, kWinogradSums / most(1, grid_.largest_block()))),
+        chunk_blocks_(most(1, plan.chunk_tiles / most(1, grid_.largest_block()))),
         chunks_((grid_.blocks() + chunk_blocks_ - 1) / chunk_blocks_),
         tiles_(grid_.largest_block() * chunk_blocks_),
         in_vectors_((plan.read_channels + kLanes<T> - 1) / kLanes<T>),
@@ -26,7 +26,7 @@ class WinogradWeight {
     cut_tasks(workers);
     in_width_ = largest(in_tasks_) * kLanes<T>;
     out_width_ = largest(out_tasks_) * kLanes<T>;
-    sums_ = n * n * in_width_ * out_width_;
+    sums_ = Form::planes * in_width_ * out_width_;
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = static_cast<char*>(workspace);
     bytes_ = workers * worker_bytes_;
@@ -44,14 +44,12 @@ class WinogradWeight {
   }
 
  private:
-  static constexpr int n = m + 2;
-
   struct Scratch {
     Scratch(char* base, const WinogradWeight& gradient) {
       Arena arena(base);
-      strip = arena.take<T>(n * gradient.grid_.longest_row() * kLanes<T>);
-      x = arena.take<T>(n * n * gradient.tiles_ * gradient.in_width_);
-      y = arena.take<T>(n * n * gradient.tiles_ * gradient.out_width_);
+      strip = arena.take<T>(Form::H::products * gradient.grid_.longest_row() * kLanes<T>);
+      x = arena.take<T>(Form::planes * gradient.tiles_ * gradient.in_width_);
+      y = arena.take<T>(Form::planes * gradient.tiles_ * gradient.out_width_);
       sums = arena.take<T>(gradient.sums_);
       totals = gradient.chunks_ > kWinogradChunks ? arena.take<T>(gradient.sums_) : sums;
       bytes = arena.used();
@@ -68,7 +66,7 @@ class WinogradWeight {
   void cut_tasks(int workers) {
     int64_t in = in_vectors_, out = out_vectors_;
     const auto too_large = [&] {
-      return n * n * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T)) * workers >
+      return Form::planes * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T)) * workers >
              p_.sums_bytes;
     };
     const auto too_few = [&] {
@@ -104,11 +102,11 @@ class WinogradWeight {
                             {p_.h.written_size, p_.w.written_size},
                             {0, 0}};
     const int64_t pitch = grid_.longest_row();
-    const TileReader<DataTransform<T, m>, S, T, m> x_reader(p_, x, scratch.strip, pitch);
-    const TileReader<SpreadTransform<T, m>, S, T, m> y_reader(p_, y, scratch.strip, pitch);
+    const TileReader<DataTransform, S, T, Form> x_reader(p_, x, scratch.strip, pitch);
+    const TileReader<SpreadTransform, S, T, Form> y_reader(p_, y, scratch.strip, pitch);
     // Lanes without a channel are computed, too.
-    clear(scratch.strip, n * pitch * kLanes<T>);
-    clear(scratch.y, n * n * tiles_ * out_width_);
+    clear(scratch.strip, Form::H::products * pitch * kLanes<T>);
+    clear(scratch.y, Form::planes * tiles_ * out_width_);
     clear(scratch.sums, sums_);
     clear(scratch.totals, sums_);
     const Cut columns((out.end - out.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
@@ -139,11 +137,11 @@ class WinogradWeight {
 
   // y's channels of a register tile, packed.
   T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
-    return scratch.y + n * n * tiles_ * columns.begin(c) * kLanes<T>;
+    return scratch.y + Form::planes * tiles_ * columns.begin(c) * kLanes<T>;
   }
 
   void multiply(int64_t tiles, const Cut& rows, const Cut& columns, const Scratch& scratch) const {
-    for (int64_t plane = 0; plane < n * n; ++plane)
+    for (int64_t plane = 0; plane < Form::planes; ++plane)
       for (int64_t c = 0; c < columns.parts; ++c) {
         const T* vectors =
             panel(columns, c, scratch) + plane * tiles_ * columns.size(c) * kLanes<T>;
@@ -162,11 +160,12 @@ class WinogradWeight {
   void write(int64_t group, const Range& in, const Range& out, const Scratch& scratch) const {
     for (int64_t i = in.begin; i < in.end; i += kFilters)
       for (int64_t o = out.begin; o < out.end; o += kLanes<T>)
-        collect_filters<S, T, m>(p_, scratch.totals + (i - in.begin) * out_width_ + o - out.begin,
-                                 out_width_, in_width_ * out_width_,
-                                 w_ + group * p_.weight_group_stride + o * p_.weight_strides[0] +
-                                     i * p_.weight_strides[1],
-                                 least(kFilters, in.end - i), least(kLanes<T>, out.end - o));
+        collect_filters<S, T, Form>(p_,
+                                    scratch.totals + (i - in.begin) * out_width_ + o - out.begin,
+                                    out_width_, in_width_ * out_width_,
+                                    w_ + group * p_.weight_group_stride + o * p_.weight_strides[0] +
+                                        i * p_.weight_strides[1],
+                                    least(kFilters, in.end - i), least(kLanes<T>, out.end - o));
   }
 
   const WinogradPlan& p_;
@@ -185,14 +184,14 @@ class WinogradWeight {
   int64_t worker_bytes_, bytes_;
 };
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 size_t winograd_weight_workspace(const WinogradPlan& plan, int workers) {
-  return WinogradWeight<S, T, m>(plan, workers, nullptr, nullptr, nullptr, nullptr)
+  return WinogradWeight<S, T, Form>(plan, workers, nullptr, nullptr, nullptr, nullptr)
       .workspace_bytes();
 }
 
-template <class S, class T, int m>
+template <class S, class T, class Form>
 void run_winograd_weight(const WinogradPlan& plan, const void* x, const void* y, void* w,
                          void* workspace, const TaskPool& pool) {
-  WinogradWeight<S, T, m>(plan, pool.workers, x, y, w, workspace).run(pool);
+  WinogradWeight<S, T, Form>(plan, pool.workers, x, y, w, workspace).run(pool);
 }

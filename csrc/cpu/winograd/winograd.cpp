@@ -1,4 +1,4 @@
-// The row of the winograd kernel: 3×3, stride 1, any dilation.
+// The row of the winograd kernel: 3×3, 5×5, 1×2, 1×3, 1×5 and 3×1, stride 1, any dilation.
 #include "../../core/registry.h"
 #include "../kernels.h"
 #include "../tasks.h"
@@ -10,7 +10,10 @@ namespace {
 const char* refuses(const ConvProblem& p, int) {
   if (!is_floating(p)) return "winograd runs floating types only";
   if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
-  if (p.kernel[0] != 3 || p.kernel[1] != 3) return "winograd runs 3x3 kernels only";
+  const int64_t form = choose_winograd_form(p).form;
+  if (form < 0) return "winograd runs 3x3, 5x5, 1x2, 1x3, 1x5 and 3x1 kernels only";
+  if (form > kWinograd3x3Tile4 && p.dtype != DILCONV_FLOAT32 && p.dtype != DILCONV_FLOAT64)
+    return "winograd runs 16-bit types with 3x3 kernels only";
   if (p.stride[0] != 1 || p.stride[1] != 1) return "winograd runs stride 1 only";
   const int64_t summed = p.op == DILCONV_CONV2D ? p.in_channels : p.out_channels;
   if (p.op != DILCONV_GRAD_WEIGHT && summed == 0) return "winograd needs channels to sum over";
@@ -18,7 +21,7 @@ const char* refuses(const ConvProblem& p, int) {
 }
 
 const char* declines(const ConvProblem& p, int) {
-  return choose_winograd_tile(p).pays ? nullptr
+  return choose_winograd_form(p).pays ? nullptr
                                       : "winograd's transforms would cost more than it saves";
 }
 
@@ -26,10 +29,10 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   if (writes_nothing(problem)) return 0;
   const InstructionSet& isa = kernels_for(isa_index);
   const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
-  const int workers = choose_workers(problem, threads), tile = int(plan.tile) - 2;
+  const int workers = choose_workers(problem, threads);
   return problem.op == DILCONV_GRAD_WEIGHT
-             ? isa.winograd_weight[tile][problem.dtype].workspace_bytes(plan, workers)
-             : isa.winograd_gather[tile][problem.dtype].workspace_bytes(plan, workers);
+             ? isa.winograd_weight[plan.form][problem.dtype].workspace_bytes(plan, workers)
+             : isa.winograd_gather[plan.form][problem.dtype].workspace_bytes(plan, workers);
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
@@ -38,16 +41,15 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
   const InstructionSet& isa = kernels_for(isa_index);
   const TaskPool pool = make_pool(problem, execution.threads);
   const WinogradPlan plan = plan_winograd(problem, isa.vector_bytes, element_bytes(problem));
-  const int tile = int(plan.tile) - 2;
   if (problem.op == DILCONV_GRAD_WEIGHT) {
-    isa.winograd_weight[tile][problem.dtype].run(plan, tensors.x, tensors.y, tensors.w,
-                                                 tensors.workspace, pool);
+    isa.winograd_weight[plan.form][problem.dtype].run(plan, tensors.x, tensors.y, tensors.w,
+                                                      tensors.workspace, pool);
     return;
   }
   const bool forward = problem.op == DILCONV_CONV2D;
-  isa.winograd_gather[tile][problem.dtype].run(plan, forward ? tensors.x : tensors.y, tensors.w,
-                                               tensors.bias, forward ? tensors.y : tensors.x,
-                                               tensors.workspace, pool);
+  isa.winograd_gather[plan.form][problem.dtype].run(
+      plan, forward ? tensors.x : tensors.y, tensors.w, tensors.bias,
+      forward ? tensors.y : tensors.x, tensors.workspace, pool);
 }
 
 }  // namespace
