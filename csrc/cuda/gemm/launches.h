@@ -31,8 +31,10 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
   }
   params.stores_together = stores_together(problem, tensors, kNeighbours);
   const auto kernel = copies_chunks(problem, params.read)
-                          ? gather_kernel<T, Multiplication, TileShape, true>
-                          : gather_kernel<T, Multiplication, TileShape, false>;
+                          ? gather_kernel<T, Multiplication, TileShape, true, true>
+                      : copies_chunks(problem, params.weight)
+                          ? gather_kernel<T, Multiplication, TileShape, false, true>
+                          : gather_kernel<T, Multiplication, TileShape, false, false>;
   // A grid takes 2^31 - 1 blocks.
   const int64_t most_groups = std::max<int64_t>(1, INT32_MAX / blocks);
   while (params.first_sample < params.batch) {

@@ -223,6 +223,7 @@ TileSize choose_tile(const ConvProblem& p, bool only_small) {
 
 int64_t gemm_workspace_bytes(const ConvProblem& p, const TileSize& tile) {
   if (is_gather(p)) {
+    if (read_channels(p) < chunk_elements(p)) return 0;
     const ImageParams packed = packed_weights(p, {});
     return packed.group * p.groups * dtype_bytes(p.dtype);
   }
@@ -259,7 +260,7 @@ int64_t blocks_per_sample_group(const ConvProblem& p, const GatherParams& g) {
 }
 
 bool packs_weights(const ConvProblem& p, const Tensors& t) {
-  return !copies_chunks(p, weights_in_place(p, t));
+  return read_channels(p) >= chunk_elements(p) && !copies_chunks(p, weights_in_place(p, t));
 }
 
 PackParams make_pack(const ConvProblem& p, const Tensors& t) {

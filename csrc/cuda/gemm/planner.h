@@ -30,7 +30,7 @@ GatherParams make_gather(const ConvProblem& problem, const Tensors& tensors, con
 // Blocks for `samples_per_tile` samples.
 int64_t blocks_per_sample_group(const ConvProblem& problem, const GatherParams& params);
 
-// Whether the weights must be packed into the workspace.
+// Whether the weights must be packed into the workspace. Those of few channels never are.
 bool packs_weights(const ConvProblem& problem, const Tensors& tensors);
 PackParams make_pack(const ConvProblem& problem, const Tensors& tensors);
 
