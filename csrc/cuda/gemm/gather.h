@@ -90,8 +90,7 @@ class GatherBlock {
   }
 
   // Of the pixel's first channel of the group.
-  __device__ int64_t written_offset(int tile_row) const {
-    const Pixel at = pixel(tile_row);
+  __device__ int64_t written_offset(const Pixel& at) const {
     if (at.sample < 0) return kNotWritten;
     return at.sample * p_.written_sample + (residue_h_ + at.h * p_.h.residues) * p_.written_row +
            (residue_w_ + at.w * p_.w.residues) * p_.written_column;
@@ -106,8 +105,9 @@ class GatherBlock {
 };
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape,
-          bool kCopies>
-__global__ void __launch_bounds__(TileShape::kThreads, TileShape::kBlocks)
+          bool kCopiesPixels, bool kCopiesWeights>
+__global__ void __launch_bounds__(TileShape::kThreads,
+                                  (Multiplication<T, TileShape, true>::kBlocks))
     gather_kernel(const GatherParams p) {
   using A = DepthInRows<T, TileShape::kRows>;
   using B = DepthInRows<T, TileShape::kColumns>;
@@ -118,14 +118,15 @@ __global__ void __launch_bounds__(TileShape::kThreads, TileShape::kBlocks)
   const ImageMatrix<T> read(p.read, block.group(), {h.count, w.count, p.h.tap_step, p.w.tap_step});
   const ImageMatrix<T> weight(p.weight, block.group(),
                               {h.count, w.count, p.h.kernel_step, p.w.kernel_step});
-  char* const stages = shared_memory() + TileShape::kRowTableBytes;
   PixelRow* const pixel_rows = reinterpret_cast<PixelRow*>(shared_memory());
+  int64_t* const written_rows = reinterpret_cast<int64_t*>(pixel_rows + TileShape::kRows);
   for (int m = int(threadIdx.x); m < TileShape::kRows; m += TileShape::kThreads) {
     const GatherBlock::Pixel at = block.pixel(m);
     store_shared(pixel_rows + m, at.sample < 0
                                      ? PixelRow{0, kNowhere, 0}
                                      : read.row(at.sample, h.origin + at.h * p.h.read_step,
                                                 w.origin + at.w * p.w.read_step));
+    store_shared(written_rows + m, block.written_offset(at));
   }
   const auto pixel_row = [&](int m) { return load_shared<PixelRow>(pixel_rows + m); };
   const auto weight_row = [&](int n) {
@@ -133,18 +134,15 @@ __global__ void __launch_bounds__(TileShape::kThreads, TileShape::kBlocks)
     return channel < p.written_channels ? weight.row(channel, h.first, w.first)
                                         : PixelRow{0, kNowhere, 0};
   };
-  DepthLoader<T, A, TileShape::kThreads, kCopies, decltype(pixel_row)> load_pixels(read, pixel_row);
-  DepthLoader<T, B, TileShape::kThreads, true, decltype(weight_row)> load_weights(weight,
-                                                                                  weight_row);
+  DepthLoader<T, A, TileShape::kThreads, kCopiesPixels, decltype(pixel_row)> load_pixels(read,
+                                                                                         pixel_row);
+  DepthLoader<T, B, TileShape::kThreads, kCopiesWeights, decltype(weight_row)> load_weights(
+      weight, weight_row);
   Multiplication<T, TileShape, true> multiply;
   const int slices = (read.column_count() + kSliceDepth<T> - 1) / kSliceDepth<T>;
-  multiply_slices<A, B>(stages, slices, load_pixels, load_weights, multiply);
+  multiply_slices<A, B>(shared_memory() + TileShape::kGatherTableBytes, slices, load_pixels,
+                        load_weights, multiply);
 
-  block_barrier();  // before the table's memory is used again
-  int64_t* const written_rows = reinterpret_cast<int64_t*>(shared_memory());
-  for (int m = int(threadIdx.x); m < TileShape::kRows; m += TileShape::kThreads)
-    store_shared(written_rows + m, block.written_offset(m));
-  block_barrier();
   write_sums(
       multiply, static_cast<T*>(p.written) + block.group() * p.written_group, p.stores_together,
       written_rows,

@@ -64,7 +64,8 @@ struct WeightBlock {
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape,
           bool kCopies>
-__global__ void __launch_bounds__(TileShape::kThreads, TileShape::kBlocks)
+__global__ void __launch_bounds__(TileShape::kThreads,
+                                  (Multiplication<T, TileShape, false>::kBlocks))
     grad_weight_kernel(const WeightParams p) {
   using A = DepthAcrossRows<T, TileShape::kRows>;
   using B = DepthAcrossRows<T, TileShape::kColumns>;
@@ -82,24 +83,23 @@ __global__ void __launch_bounds__(TileShape::kThreads, TileShape::kBlocks)
   const Odometer first_pixel = left_pixels.base().at(uint64_t(first_slice) * kSliceDepth<T>);
   using LoadA = PixelLoader<T, A, kThreads, kCopies>;
   using LoadB = PixelLoader<T, B, kThreads, kCopies>;
-  static_assert(LoadA::kTableBytes + LoadB::kTableBytes == TileShape::kColumnTableBytes,
+  char* const table_a = shared_memory();
+  char* const table_b = table_a + LoadA::kTableBytes;
+  int64_t* const written_rows = reinterpret_cast<int64_t*>(table_b + LoadB::kTableBytes);
+  char* const stages = reinterpret_cast<char*>(written_rows + TileShape::kRows);
+  static_assert(LoadA::kTableBytes + LoadB::kTableBytes + TileShape::kRows * 8 ==
+                    TileShape::kWeightTableBytes,
                 "sizes differ");
-  char* const tables = shared_memory();
-  LoadA load_left(left, left_pixels, first_pixel, block.first_row, tables);
-  LoadB load_right(right, right_pixels, first_pixel, block.first_column,
-                   tables + LoadA::kTableBytes);
-
-  Multiplication<T, TileShape, false> multiply;
-  multiply_slices<A, B>(tables + TileShape::kColumnTableBytes, int(end_slice - first_slice),
-                        load_left, load_right, multiply);
-
-  block_barrier();  // before the tables' memory is used again
-  int64_t* const written_rows = reinterpret_cast<int64_t*>(shared_memory());
   for (int m = int(threadIdx.x); m < TileShape::kRows; m += kThreads) {
     const int row = block.first_row + m;
     store_shared(written_rows + m, row < p.rows ? int64_t(row) * p.pitch : kNotWritten);
   }
-  block_barrier();
+  LoadA load_left(left, left_pixels, first_pixel, block.first_row, table_a);
+  LoadB load_right(right, right_pixels, first_pixel, block.first_column, table_b);
+
+  Multiplication<T, TileShape, false> multiply;
+  multiply_slices<A, B>(stages, int(end_slice - first_slice), load_left, load_right, multiply);
+
   const int64_t part = (int64_t(block.split) * p.groups + block.group) * p.rows;
   write_sums(
       multiply, static_cast<Sum<T>*>(p.partial) + part * p.pitch, true, written_rows,

@@ -109,6 +109,7 @@ class TensorCoreMultiply {
   static constexpr int kSumRows = kDown * kRowsOfThread;
   static constexpr int kSumColumns = kAcross * 2;
   static constexpr int kNeighbours = 2;
+  static constexpr int kBlocks = kSumRows * kSumColumns * sizeof(Sum<T>) < 512 ? 3 : 2;
 
   __device__ TensorCoreMultiply()
       : warp_row_(int(threadIdx.x) / 32 / TileShape::kWarpsAcross * TileShape::kWarpRows),

@@ -20,26 +20,24 @@ constexpr int kChunk = kChunkBytes / int(sizeof(T));  // elements
 template <class T>
 constexpr int kSliceDepth = kSliceBytes / int(sizeof(T));
 
-// A block's part of the result, rows by columns, and that of each of its warps. `blocks`: how many
-// are to fit a multiprocessor, which bounds the registers.
-template <int rows, int columns, int warp_rows, int warp_columns, int blocks>
+// A block's part of the result, rows by columns, and that of each of its warps.
+template <int rows, int columns, int warp_rows, int warp_columns>
 struct Tile {
   static constexpr int kRows = rows, kColumns = columns;
   static constexpr int kWarpRows = warp_rows, kWarpColumns = warp_columns;
   static constexpr int kWarpsAcross = columns / warp_columns;
   static constexpr int kThreads = 32 * (rows / warp_rows) * kWarpsAcross;
-  static constexpr int kBlocks = blocks;
   static constexpr int kStageBytes = (rows + columns) * kSliceBytes;
-  // What the gather keeps about each row, and grad_weight about each row and column.
-  static constexpr int kRowTableBytes = rows * 16;
-  static constexpr int kColumnTableBytes = (rows + columns) * 32;
-  static constexpr int kGatherBytes = kRowTableBytes + kStages * kStageBytes;
-  static constexpr int kWeightBytes = kColumnTableBytes + kStages * kStageBytes;
+  // What the kernels keep about rows and columns, in tables before the stages.
+  static constexpr int kGatherTableBytes = rows * (16 + 8);
+  static constexpr int kWeightTableBytes = (rows + columns) * 32 + rows * 8;
+  static constexpr int kGatherBytes = kGatherTableBytes + kStages * kStageBytes;
+  static constexpr int kWeightBytes = kWeightTableBytes + kStages * kStageBytes;
 };
-using LargeTile = Tile<128, 128, 64, 64, 2>;
-using MediumTile = Tile<128, 64, 64, 32, 3>;
-using NarrowTile = Tile<128, 32, 32, 32, 3>;
-using SmallTile = Tile<64, 64, 32, 32, 3>;
+using LargeTile = Tile<128, 128, 64, 64>;
+using MediumTile = Tile<128, 64, 64, 32>;
+using NarrowTile = Tile<128, 32, 32, 32>;
+using SmallTile = Tile<64, 64, 32, 32>;
 
 // One operand's slice, stored with the depth of the sum along the rows: row m holds four chunks.
 template <class T, int width>
