@@ -7,8 +7,8 @@
 namespace dilconv {
 namespace {
 
-const bool registered =
-    register_device({"cuda", {kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
+const bool registered = register_device(
+    {"cuda", {kCudaDepthwise, kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
 
 }  // namespace
 }  // namespace dilconv

@@ -5,6 +5,7 @@
 
 namespace dilconv {
 
+extern const Kernel kCudaDepthwise;
 extern const Kernel kCudaReference;
 
 }  // namespace dilconv
