@@ -2,7 +2,7 @@
 # own <cuda_runtime.h>. Needs Boost.Context; Debian and Ubuntu: apt install libboost-context-dev.
 
 EMULATOR_DIR ?= build/emulator
-EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -ffp-contract=off -fno-ipa-icf -fvisibility=hidden \
+EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -Wno-sign-compare -ffp-contract=off -fno-ipa-icf -fvisibility=hidden \
   -fPIC -std=c++17 -Itests/cuda_emulator/include
 # For everything, and for the kernels and the linker alone.
 SANITIZE ?=
