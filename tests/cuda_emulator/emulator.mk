@@ -2,8 +2,8 @@
 # own <cuda_runtime.h>. Needs Boost.Context; Debian and Ubuntu: apt install libboost-context-dev.
 
 EMULATOR_DIR ?= build/emulator
-EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -Wno-sign-compare -ffp-contract=off -fno-ipa-icf -fvisibility=hidden \
-  -fPIC -std=c++17 -Itests/cuda_emulator/include
+EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -Wno-sign-compare -ffp-contract=off \
+  -fno-ipa-icf -fvisibility=hidden -fPIC -std=c++17 -Itests/cuda_emulator/include
 # For everything, and for the kernels and the linker alone.
 SANITIZE ?=
 SANITIZE_KERNELS ?=
@@ -48,11 +48,14 @@ $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_ma
 
 .PHONY: emulator check-cuda check-cuda-sanitized check-cuda-races
 ifeq ($(HAS_BOOST),yes)
-emulator: ## build csrc/cuda for the host, with the GPU emulated: build/emulator/libdilconv_cuda_host.so
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_LIBRARY)
+emulator: ## build the GPU's kernels for the host, and the GPU that is emulated there
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_LIBRARY) $(EMULATOR_DIR)/check
 
-check-cuda: ## run the GPU's kernels on the host, under the emulator and its checks
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest $(EMULATOR_DIR)/check
+test: emulator
+
+# CHECK goes to the check: --every n takes one case in n.
+check-cuda: emulator ## run the GPU's kernels on the host, under the emulator and its checks
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest
 	$(EMULATOR_DIR)/selftest
 	$(EMULATOR_DIR)/check $(CHECK)
 
@@ -66,8 +69,8 @@ check-cuda-sanitized: ## the same, built with sanitizers
 	  SANITIZE_KERNELS=-fsanitize=thread SANITIZE=-DCUDA_EMULATOR_TSAN
 
 # In this build the emulator does not look for races itself. The first run must find one.
-check-cuda-races:
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest $(EMULATOR_DIR)/check
+check-cuda-races: emulator
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest
 	! $(EMULATOR_DIR)/selftest race > $(EMULATOR_DIR)/race.log 2>&1
 	grep -q 'data race.* selftest::.*share' $(EMULATOR_DIR)/race.log
 	$(EMULATOR_DIR)/check $(CHECK)
