@@ -35,10 +35,10 @@ $(EMULATOR_DIR)/check.o: tests/kernels/check.cpp
 	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
 
 $(EMULATOR_LIBRARY): $(EMULATED) $(EMULATOR)
-	$(CXX) -shared $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -lboost_context -ldl
+	$(CXX) -shared $(SANITIZE) $(SANITIZE_KERNELS) -Wl,-soname,$(@F) -o $@ $^ -lboost_context -ldl
 
 $(EMULATOR_DIR)/check: $(EMULATOR_DIR)/check.o $(EMULATOR_DIR)/machine_cuda.o $(EMULATOR_LIBRARY)
-	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
 
 $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_matrices.o \
   $(filter-out %/oracle.o,$(EMULATOR))
