@@ -2,8 +2,8 @@
 # own <cuda_runtime.h>. Needs Boost.Context; Debian and Ubuntu: apt install libboost-context-dev.
 
 EMULATOR_DIR ?= build/emulator
-EMULATOR_FLAGS := -O2 -g1 -Wall -ffp-contract=off -fno-ipa-icf -fvisibility=hidden -fPIC -std=c++17 \
-  -Itests/cuda_emulator/include
+EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -Wno-sign-compare -ffp-contract=off \
+  -fno-ipa-icf -fvisibility=hidden -fPIC -std=c++17 -Itests/cuda_emulator/include
 # For everything, and for the kernels and the linker alone.
 SANITIZE ?=
 SANITIZE_KERNELS ?=
@@ -22,7 +22,9 @@ $(EMULATOR_DIR)/csrc/%.o: csrc/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
 
-$(EMULATOR_DIR)/selftest%o: SANITIZE += $(SANITIZE_KERNELS)
+$(EMULATOR_DIR)/selftest%o: tests/cuda_emulator/selftest%cpp
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) $(SANITIZE_KERNELS) -MMD -MP -c -o $@ $<
 
 $(EMULATOR_DIR)/%.o: tests/cuda_emulator/%.cpp
 	@mkdir -p $(@D)
@@ -33,10 +35,10 @@ $(EMULATOR_DIR)/check.o: tests/kernels/check.cpp
 	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
 
 $(EMULATOR_LIBRARY): $(EMULATED) $(EMULATOR)
-	$(CXX) -shared $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -lboost_context -ldl
+	$(CXX) -shared $(SANITIZE) $(SANITIZE_KERNELS) -Wl,-soname,$(@F) -o $@ $^ -lboost_context -ldl
 
 $(EMULATOR_DIR)/check: $(EMULATOR_DIR)/check.o $(EMULATOR_DIR)/machine_cuda.o $(EMULATOR_LIBRARY)
-	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
 
 $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_matrices.o \
   $(filter-out %/oracle.o,$(EMULATOR))
@@ -46,11 +48,14 @@ $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_ma
 
 .PHONY: emulator check-cuda check-cuda-sanitized check-cuda-races
 ifeq ($(HAS_BOOST),yes)
-emulator: ## build csrc/cuda for the host, with the GPU emulated: build/emulator/libdilconv_cuda_host.so
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_LIBRARY)
+emulator: ## build the GPU's kernels for the host, and the GPU that is emulated there
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_LIBRARY) $(EMULATOR_DIR)/check
 
-check-cuda: ## run the GPU's kernels on the host, under the emulator and its checks
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest $(EMULATOR_DIR)/check
+test: emulator
+
+# CHECK goes to the check: --every n takes one case in n.
+check-cuda: emulator ## run the GPU's kernels on the host, under the emulator and its checks
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest
 	$(EMULATOR_DIR)/selftest
 	$(EMULATOR_DIR)/check $(CHECK)
 
@@ -64,8 +69,8 @@ check-cuda-sanitized: ## the same, built with sanitizers
 	  SANITIZE_KERNELS=-fsanitize=thread SANITIZE=-DCUDA_EMULATOR_TSAN
 
 # In this build the emulator does not look for races itself. The first run must find one.
-check-cuda-races:
-	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest $(EMULATOR_DIR)/check
+check-cuda-races: emulator
+	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest
 	! $(EMULATOR_DIR)/selftest race > $(EMULATOR_DIR)/race.log 2>&1
 	grep -q 'data race.* selftest::.*share' $(EMULATOR_DIR)/race.log
 	$(EMULATOR_DIR)/check $(CHECK)
