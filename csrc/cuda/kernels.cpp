@@ -8,7 +8,10 @@ namespace dilconv {
 namespace {
 
 const bool registered =
-    register_device({"cuda", {kCudaTensorCores, kCudaTf32, kCudaSimt, kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
+    register_device({"cuda",
+                     {kCudaDepthwise, kCudaTensorCores, kCudaTf32, kCudaSimt, kCudaReference},
+                     cuda::instruction_sets(),
+                     cuda::machine_isa});
 
 }  // namespace
 }  // namespace dilconv

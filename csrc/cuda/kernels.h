@@ -5,6 +5,7 @@
 
 namespace dilconv {
 
+extern const Kernel kCudaDepthwise;
 extern const Kernel kCudaReference;
 extern const Kernel kCudaSimt;
 extern const Kernel kCudaTensorCores;

@@ -2,8 +2,8 @@
 # own <cuda_runtime.h>. Needs Boost.Context; Debian and Ubuntu: apt install libboost-context-dev.
 
 EMULATOR_DIR ?= build/emulator
-EMULATOR_FLAGS := -O2 -g1 -Wall -ffp-contract=off -fno-ipa-icf -fvisibility=hidden -fPIC -std=c++17 \
-  -Itests/cuda_emulator/include
+EMULATOR_FLAGS := -O2 -g1 -Wall -Wno-unknown-pragmas -Wno-sign-compare -ffp-contract=off -fno-ipa-icf -fvisibility=hidden \
+  -fPIC -std=c++17 -Itests/cuda_emulator/include
 # For everything, and for the kernels and the linker alone.
 SANITIZE ?=
 SANITIZE_KERNELS ?=
@@ -22,7 +22,9 @@ $(EMULATOR_DIR)/csrc/%.o: csrc/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
 
-$(EMULATOR_DIR)/selftest%o: SANITIZE += $(SANITIZE_KERNELS)
+$(EMULATOR_DIR)/selftest%o: tests/cuda_emulator/selftest%cpp
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) $(SANITIZE_KERNELS) -MMD -MP -c -o $@ $<
 
 $(EMULATOR_DIR)/%.o: tests/cuda_emulator/%.cpp
 	@mkdir -p $(@D)

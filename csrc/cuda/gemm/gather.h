@@ -105,7 +105,7 @@ class GatherBlock {
 };
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape,
-          bool kCopies>
+          bool kCopiesPixels, bool kCopiesWeights>
 __global__ void __launch_bounds__(TileShape::kThreads,
                                   (Multiplication<T, TileShape, true>::kBlocks))
     gather_kernel(const GatherParams p) {
@@ -134,9 +134,10 @@ __global__ void __launch_bounds__(TileShape::kThreads,
     return channel < p.written_channels ? weight.row(channel, h.first, w.first)
                                         : PixelRow{0, kNowhere, 0};
   };
-  DepthLoader<T, A, TileShape::kThreads, kCopies, decltype(pixel_row)> load_pixels(read, pixel_row);
-  DepthLoader<T, B, TileShape::kThreads, true, decltype(weight_row)> load_weights(weight,
-                                                                                  weight_row);
+  DepthLoader<T, A, TileShape::kThreads, kCopiesPixels, decltype(pixel_row)> load_pixels(read,
+                                                                                         pixel_row);
+  DepthLoader<T, B, TileShape::kThreads, kCopiesWeights, decltype(weight_row)> load_weights(
+      weight, weight_row);
   Multiplication<T, TileShape, true> multiply;
   const int slices = (read.column_count() + kSliceDepth<T> - 1) / kSliceDepth<T>;
   multiply_slices<A, B>(shared_memory() + TileShape::kGatherTableBytes, slices, load_pixels,

@@ -31,8 +31,10 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
   }
   params.stores_together = stores_together(problem, tensors, kNeighbours);
   const auto kernel = copies_chunks(problem, params.read)
-                          ? gather_kernel<T, Multiplication, TileShape, true>
-                          : gather_kernel<T, Multiplication, TileShape, false>;
+                          ? gather_kernel<T, Multiplication, TileShape, true, true>
+                      : copies_chunks(problem, params.weight)
+                          ? gather_kernel<T, Multiplication, TileShape, false, true>
+                          : gather_kernel<T, Multiplication, TileShape, false, false>;
   // A grid takes 2^31 - 1 blocks.
   const int64_t most_groups = std::max<int64_t>(1, INT32_MAX / blocks);
   while (params.first_sample < params.batch) {
@@ -73,22 +75,19 @@ void run_tile(const ConvProblem& problem, const Tensors& tensors, const TileSize
   }
 }
 
-template <class T, template <class, class, bool> class Multiplication>
-void run_large_tiles(const ConvProblem& problem, const Tensors& tensors, void* stream) {
-  const TileSize tile = choose_tile(problem, false);
-  switch (tile.name) {
-    case TileName::kLarge:
-      return run_tile<T, Multiplication, LargeTile>(problem, tensors, tile, stream);
-    case TileName::kMedium:
-      return run_tile<T, Multiplication, MediumTile>(problem, tensors, tile, stream);
-    default:
-      return run_tile<T, Multiplication, NarrowTile>(problem, tensors, tile, stream);
+// With the tiles from `largest` on.
+template <class T, template <class, class, bool> class Multiplication, TileName largest>
+void run_tiles(const ConvProblem& problem, const Tensors& tensors, void* stream) {
+  const TileSize tile = choose_tile(problem, largest);
+  if constexpr (largest == TileName::kSmall) {
+    run_tile<T, Multiplication, SmallTile>(problem, tensors, tile, stream);
+  } else if (tile.name == TileName::kNarrow) {
+    run_tile<T, Multiplication, NarrowTile>(problem, tensors, tile, stream);
+  } else if (tile.name == TileName::kMedium) {
+    run_tile<T, Multiplication, MediumTile>(problem, tensors, tile, stream);
+  } else if constexpr (largest == TileName::kLarge) {
+    run_tile<T, Multiplication, LargeTile>(problem, tensors, tile, stream);
   }
-}
-
-template <class T, template <class, class, bool> class Multiplication>
-void run_small_tiles(const ConvProblem& problem, const Tensors& tensors, void* stream) {
-  run_tile<T, Multiplication, SmallTile>(problem, tensors, choose_tile(problem, true), stream);
 }
 
 }  // namespace dilconv::cuda

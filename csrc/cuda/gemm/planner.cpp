@@ -200,29 +200,26 @@ const char* gemm_refuses(const ConvProblem& p) {
   return nullptr;
 }
 
-TileSize choose_tile(const ConvProblem& p, bool only_small) {
-  if (only_small) return kSmallTile;
+TileSize choose_tile(const ConvProblem& p, TileName largest) {
+  if (largest == TileName::kSmall) return kSmallTile;
   const int64_t depths = kernel_size(p) * padded_channels(p, in_per_group(p));
-  TileSize best = kTiles[0];
-  double best_cost = 0;
-  for (const TileSize& tile : kTiles) {
-    const auto cost = [&](int64_t rows, int64_t columns) {
-      return double(round_up(rows, tile.rows)) * double(round_up(columns, tile.columns)) *
-             cost_of_element(tile);
+  const auto cost = [&](const TileSize& tile) {
+    const auto area = [&](int64_t rows, int64_t columns) {
+      return double(round_up(rows, tile.rows)) * double(round_up(columns, tile.columns));
     };
-    const double here =
-        is_gather(p) ? cost(1, written_channels(p))
-                     : std::min(cost(depths, out_per_group(p)), cost(out_per_group(p), depths));
-    if (tile.name == TileName::kLarge || here < best_cost) {
-      best = tile;
-      best_cost = here;
-    }
-  }
-  return best;
+    const int64_t channels = out_per_group(p);
+    return cost_of_element(tile) * (is_gather(p)
+                                        ? area(1, written_channels(p))
+                                        : std::min(area(depths, channels), area(channels, depths)));
+  };
+  const TileSize* const first = kTiles + int(largest);
+  return *std::min_element(first, std::end(kTiles),
+                           [&](const TileSize& a, const TileSize& b) { return cost(a) < cost(b); });
 }
 
 int64_t gemm_workspace_bytes(const ConvProblem& p, const TileSize& tile) {
   if (is_gather(p)) {
+    if (read_channels(p) < chunk_elements(p)) return 0;
     const ImageParams packed = packed_weights(p, {});
     return packed.group * p.groups * dtype_bytes(p.dtype);
   }
@@ -259,7 +256,7 @@ int64_t blocks_per_sample_group(const ConvProblem& p, const GatherParams& g) {
 }
 
 bool packs_weights(const ConvProblem& p, const Tensors& t) {
-  return !copies_chunks(p, weights_in_place(p, t));
+  return read_channels(p) >= chunk_elements(p) && !copies_chunks(p, weights_in_place(p, t));
 }
 
 PackParams make_pack(const ConvProblem& p, const Tensors& t) {

@@ -16,9 +16,9 @@ struct TileSize {
 // Why no implicit GEMM kernel can run the problem, in words; null if they can.
 const char* gemm_refuses(const ConvProblem& problem);
 
-// The tile for a problem: of conv2d and grad_input by one sample's sizes. A kernel either has all
-// tiles but the small one, or only that.
-TileSize choose_tile(const ConvProblem& problem, bool only_small);
+// The tile for a problem: of conv2d and grad_input by one sample's sizes. `largest` of the kernel's
+// tiles; the small one is alone.
+TileSize choose_tile(const ConvProblem& problem, TileName largest);
 
 // What the kernels need beside their tensors: packed weights, or partial sums.
 int64_t gemm_workspace_bytes(const ConvProblem& problem, const TileSize& tile);
@@ -30,7 +30,7 @@ GatherParams make_gather(const ConvProblem& problem, const Tensors& tensors, con
 // Blocks for `samples_per_tile` samples.
 int64_t blocks_per_sample_group(const ConvProblem& problem, const GatherParams& params);
 
-// Whether the weights must be packed into the workspace.
+// Whether the weights must be packed into the workspace. Those of few channels never are.
 bool packs_weights(const ConvProblem& problem, const Tensors& tensors);
 PackParams make_pack(const ConvProblem& problem, const Tensors& tensors);
 

@@ -8,19 +8,22 @@ namespace dilconv {
 namespace cuda {
 namespace {
 
-bool has_large_tiles(const ConvProblem& problem) { return problem.dtype == DILCONV_FLOAT32; }
+TileName largest_tile(const ConvProblem& problem) {
+  return problem.dtype == DILCONV_FLOAT32 ? TileName::kMedium : TileName::kSmall;
+}
 
 const char* refuses(const ConvProblem& problem, int) { return gemm_refuses(problem); }
 
 size_t workspace_bytes(const ConvProblem& problem, int, int) {
-  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, !has_large_tiles(problem))));
+  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, largest_tile(problem))));
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int) {
   using Run = void (*)(const ConvProblem&, const Tensors&, void*);
-  constexpr Run runs[] = {run_small_tiles<double, SimtMultiply>,
-                          run_large_tiles<float, SimtMultiply>, run_small_tiles<Half, SimtMultiply>,
-                          run_small_tiles<BFloat16, SimtMultiply>};
+  constexpr Run runs[] = {run_tiles<double, SimtMultiply, TileName::kSmall>,
+                          run_tiles<float, SimtMultiply, TileName::kMedium>,
+                          run_tiles<Half, SimtMultiply, TileName::kSmall>,
+                          run_tiles<BFloat16, SimtMultiply, TileName::kSmall>};
   runs[problem.dtype](problem, tensors, execution.stream);
 }
 

@@ -8,7 +8,9 @@ namespace dilconv {
 namespace cuda {
 namespace {
 
-bool only_small_tiles(const ConvProblem& problem) { return problem.dtype == DILCONV_FLOAT64; }
+TileName largest_tile(const ConvProblem& problem) {
+  return problem.dtype == DILCONV_FLOAT64 ? TileName::kSmall : TileName::kLarge;
+}
 
 const char* refuses(const ConvProblem& problem, int isa) {
   const int capability = compute_capability(isa);
@@ -29,17 +31,20 @@ const char* refuses(const ConvProblem& problem, int isa) {
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int, int) {
-  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, only_small_tiles(problem))));
+  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, largest_tile(problem))));
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int) {
   switch (problem.dtype) {
     case DILCONV_FLOAT16:
-      return run_large_tiles<Half, TensorCoreMultiply>(problem, tensors, execution.stream);
+      return run_tiles<Half, TensorCoreMultiply, TileName::kLarge>(problem, tensors,
+                                                                   execution.stream);
     case DILCONV_BFLOAT16:
-      return run_large_tiles<BFloat16, TensorCoreMultiply>(problem, tensors, execution.stream);
+      return run_tiles<BFloat16, TensorCoreMultiply, TileName::kLarge>(problem, tensors,
+                                                                       execution.stream);
     default:
-      return run_small_tiles<double, TensorCoreMultiply>(problem, tensors, execution.stream);
+      return run_tiles<double, TensorCoreMultiply, TileName::kSmall>(problem, tensors,
+                                                                     execution.stream);
   }
 }
 

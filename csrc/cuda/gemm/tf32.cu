@@ -16,11 +16,11 @@ const char* refuses(const ConvProblem& problem, int isa) {
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int, int) {
-  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, false)));
+  return size_t(gemm_workspace_bytes(problem, choose_tile(problem, TileName::kLarge)));
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int) {
-  run_large_tiles<float, TensorCoreMultiply>(problem, tensors, execution.stream);
+  run_tiles<float, TensorCoreMultiply, TileName::kLarge>(problem, tensors, execution.stream);
 }
 
 }  // namespace
