@@ -26,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-isolation
 # [build-system] requires in pyproject.toml, less torch.
 BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
-SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)
+SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX) $(TORCH_CUDA_ARCH_LIST) $(DILCONV_CUDA)
 SOURCES := $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES := $(shell find csrc tests -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
