@@ -12,6 +12,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # For make gpu: an environment of its own, with a CUDA build of torch.
 GPU_TORCH ?= torch==2.14.1
 GPU_INDEX ?= https://pypi.org/simple
+CUDA_BUILD_TESTS ?= tests/test_cuda_build.py tests/test_memory_format.py tests/test_explain.py
 # Extra arguments, for example: make test ARGS='-k padding'
 ARGS ?=
 
@@ -25,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-isolation
 # [build-system] requires in pyproject.toml, less torch.
 BUILD_TOOLS := 'setuptools>=77' wheel ninja 'pybind11>=2.12'
-SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX)
+SETTINGS := $(PYTHON) $(VENV) $(TORCH) $(TORCH_INDEX) $(TORCH_CUDA_ARCH_LIST) $(DILCONV_CUDA)
 SOURCES := $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES := $(shell find csrc tests examples -regex '.*\.\(c\|h\|cpp\|inc\|cu\|cuh\)')
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -48,7 +49,7 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
 
 .DELETE_ON_ERROR:
 .PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo
-.PHONY: bench gpu clean FORCE
+.PHONY: bench gpu check-cuda-build clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -126,6 +127,13 @@ check-emulated: ## check the kernels as run by an aarch64 machine and by older x
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check
 	qemu-x86_64 -cpu Nehalem build/check
 	qemu-x86_64 -cpu Haswell build/check
+
+# In a copy of the checkout, because the extension in this one is built for another torch.
+check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, and check what needs no GPU
+	@mkdir -p build/cuda
+	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/cuda
+	@$(MAKE) --no-print-directory -C build/cuda VENV=.venv TORCH=$(GPU_TORCH) \
+	  TORCH_INDEX=$(GPU_INDEX) test ARGS='$(CUDA_BUILD_TESTS)'
 
 $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
 	@mkdir -p $(@D)

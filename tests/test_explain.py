@@ -86,6 +86,15 @@ def test_explain_takes_tensors_without_data() -> None:
     )
 
 
+@pytest.mark.parametrize("isa", _C.isas())
+def test_explain_answers_for_a_named_instruction_set(isa: str) -> None:
+    with dc.options(isa=isa):
+        capped = dc.explain(X, W, padding=1)
+    assert dc.explain(X, W, padding=1, isa=isa) == capped
+    with pytest.raises(ValueError, match=isa):
+        dc.explain(X, W, isa="nonesuch")
+
+
 def test_explain_raises_as_the_call_would() -> None:
     for kwargs in (
         {"stride": 0},
@@ -99,6 +108,8 @@ def test_explain_raises_as_the_call_would() -> None:
         with pytest.raises(RuntimeError) as explanation:
             dc.explain(X, W, **kwargs)
         assert str(explanation.value).split("\n")[0] == str(call.value).split("\n")[0]
+    with pytest.raises(RuntimeError, match="same device"):
+        dc.explain(X, W.to("meta"))
 
 
 def test_workspaces_are_bounded() -> None:
