@@ -241,15 +241,16 @@ def _from_module(name: str, module: Any) -> Layer:
     axes = 1 if isinstance(module, _WINDOWED_1D) else 2
     taps, stride = module.kernel_size, module.stride
     return Layer(
-        _tuple(taps, axes),
-        _tuple(taps if stride is None else stride, axes),
-        _tuple(getattr(module, "dilation", 1), axes),
+        per_axis(taps, axes),
+        per_axis(taps if stride is None else stride, axes),
+        per_axis(getattr(module, "dilation", 1), axes),
         getattr(module, "padding", 0),
         name or type(module).__name__,
     )
 
 
-def _tuple(numbers: Any, axes: int) -> tuple[int, ...]:
+def per_axis(numbers: Any, axes: int) -> tuple[int, ...]:
+    """Return one number per axis."""
     return tuple(numbers) if isinstance(numbers, (tuple, list)) else (numbers,) * axes
 
 
@@ -265,7 +266,7 @@ def _count_axes(layers: list[Layer]) -> int:
 
 
 def _per_axis(layer: str, what: str, numbers: Any, axes: int) -> tuple[int, ...]:
-    values = tuple(integer(what, number) for number in _tuple(numbers, axes))
+    values = tuple(integer(what, number) for number in per_axis(numbers, axes))
     if any(value < 1 for value in values):
         raise ValueError(f"{layer}: {what} must be positive, but got {what}={numbers}")
     return values

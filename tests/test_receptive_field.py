@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,3 +236,32 @@ def test_command() -> None:
     for line in str(field).splitlines():
         for number in line.split("  ")[1:]:
             assert number.strip() in result.stdout
+
+
+def build() -> nn.Module:
+    """What --model names below."""
+    return Branches()
+
+
+def test_command_runs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    from dilconv_ext.__main__ import main
+
+    command = ["receptive-field", "--model", "test_receptive_field:build", "--input"]
+    assert main([*command, "1", "72", "70"]) == 0
+    assert str(dc.receptive_field(Branches(), (1, 72, 70))) in capsys.readouterr().out
+    for wrong in ("test_receptive_field:nothing", "no_such_module:build", "json"):
+        with pytest.raises(SystemExit):
+            main(["receptive-field", "--model", wrong])
+        assert "package.module:name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_command_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    from dilconv_ext.__main__ import main
+
+    picture = tmp_path / f"field{suffix}"
+    assert main(["receptive-field", "--layers", "k3x1d2", "k3d4", "--picture", str(picture)]) == 0
+    assert "height: 6 of 13 pixels are never read" in capsys.readouterr().out
+    start = picture.read_bytes()[:100]
+    assert start.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
