@@ -34,7 +34,7 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
 
 .DELETE_ON_ERROR:
-.PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo bench
+.PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo bench docs
 .PHONY: clean FORCE
 
 help: ## list the targets
@@ -63,6 +63,10 @@ build/build.stamp: $(VENV)/env.stamp $(SOURCES)
 # torch is named again: some of these packages would bring a newer one.
 build/models.stamp: build/build.stamp
 	@$(INSTALL) -e '.[models,onnx]' '$(TORCH)'
+	@touch $@
+
+build/docs.stamp: build/build.stamp
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
 
 build/lint.stamp: build/build.stamp
@@ -129,6 +133,9 @@ $(KERNEL_DIR)/check: tests/kernels/check.cpp $(KERNEL_DIR)/libdilconv_cpu.so
 
 demo: build ## train the dilated classifier beside torch.nn's; pictures in output/classifier
 	$(BIN)/python -m dilconv_ext demo $(ARGS)
+
+docs: build/docs.stamp ## build the documentation site into build/site
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)

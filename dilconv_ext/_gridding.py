@@ -69,10 +69,11 @@ def gridding(model_or_layers: nn.Module | Iterable[Any]) -> Gridding:
     Raises:
         TypeError, RuntimeError, ValueError: as ``receptive_field``.
 
-    >>> from dilconv_ext import Layer
-    >>> print(gridding([Layer(3, dilation=2), Layer(3, dilation=2), Layer(3, dilation=2)]))
-    each axis: 6 of 13 pixels are never read
-      dilations 2, 2, 2: try 1, 2, 3, which read all of their field
+    Examples:
+        >>> from dilconv_ext import Layer
+        >>> print(gridding([Layer(3, dilation=2), Layer(3, dilation=2), Layer(3, dilation=2)]))
+        each axis: 6 of 13 pixels are never read
+          dilations 2, 2, 2: try 1, 2, 3, which read all of their field
     """
     sizes, holes, rates, better = [], [], [], []
     for layers in axis_numbers(model_or_layers):

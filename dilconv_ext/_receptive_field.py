@@ -144,11 +144,12 @@ def receptive_field(
             unknown modules), layers of differing dimensions, numbers below 1, or no layer at all.
             With ``input_size``: every output reaches the border.
 
-    >>> print(receptive_field([Layer(3), Layer(3, dilation=2), Layer(3, dilation=4)]))
-    layer    size  jump  start
-    layer 1     3     1      1
-    layer 2     7     1      3
-    layer 3    15     1      7
+    Examples:
+        >>> print(receptive_field([Layer(3), Layer(3, dilation=2), Layer(3, dilation=4)]))
+        layer    size  jump  start
+        layer 1     3     1      1
+        layer 2     7     1      3
+        layer 3    15     1      7
     """
     if input_size is not None:
         if not isinstance(model_or_layers, nn.Module):
