@@ -49,7 +49,7 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
 
 .DELETE_ON_ERROR:
 .PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo
-.PHONY: bench gpu check-cuda-build clean FORCE
+.PHONY: bench docs gpu check-cuda-build clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,10 @@ build/build.stamp: $(VENV)/env.stamp $(SOURCES)
 # torch is named again: some of these packages would bring a newer one.
 build/models.stamp: build/build.stamp
 	@$(INSTALL) -e '.[models,onnx]' '$(TORCH)'
+	@touch $@
+
+build/docs.stamp: build/build.stamp
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
 
 build/lint.stamp: build/build.stamp
@@ -165,6 +169,9 @@ include tests/cuda_emulator/emulator.mk
 
 demo: build ## train the dilated classifier beside torch.nn's; pictures in output/classifier
 	$(BIN)/python -m dilconv_ext demo $(ARGS)
+
+docs: build/docs.stamp ## build the documentation site into build/site
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)

@@ -16,8 +16,10 @@ from . import (  # noqa: F401
 )
 from ._convert import Conversion, convert, revert
 from ._explain import Choice, Explanation, explain
+from ._gridding import Gridding, gridding
 from ._options import options
 from ._receptive_field import Layer, ReceptiveField, receptive_field
+from ._traced_field import EffectiveField, effective_field
 from .modules import Conv1x1, DilatedConv1d, DilatedConv2d, DilatedConvTranspose2d
 
 try:
@@ -32,14 +34,18 @@ __all__ = [
     "DilatedConv1d",
     "DilatedConv2d",
     "DilatedConvTranspose2d",
+    "EffectiveField",
     "Explanation",
+    "Gridding",
     "Layer",
     "ReceptiveField",
     "__version__",
     "autograd",
     "convert",
+    "effective_field",
     "explain",
     "functional",
+    "gridding",
     "options",
     "receptive_field",
     "revert",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import re
@@ -11,8 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from . import _C, Layer, __version__, ops, receptive_field
+from . import _C, Layer, __version__, gridding, ops, receptive_field
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _SCRIPTS = {"demo": "examples/classifier.py", "bench": "benchmarks/bench.py"}
@@ -45,6 +47,21 @@ def _gpus() -> dict[str, str]:
         return {"GPU": "none, because torch finds no card or no driver for it"}
     cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return {f"GPU {i}": f"{card.name}, sm_{card.major}{card.minor}" for i, card in enumerate(cards)}
+
+
+def load_model(text: str) -> nn.Module:
+    """Import ``package.module``, call ``name`` in it, and return the module it returns.
+
+    Raises:
+        argparse.ArgumentTypeError: ``text`` has another form, or no such function is found.
+    """
+    module, _, name = text.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not package.module:name of a function: {error}"
+        ) from error
 
 
 def info() -> str:
@@ -96,7 +113,27 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print versions, kernels and options: what a bug report needs")
     field = commands.add_parser("receptive-field", help="print how layers see their input")
-    field.add_argument("--layers", nargs="+", type=parse_layer, required=True, help=_LAYER_HELP)
+    what = field.add_mutually_exclusive_group(required=True)
+    what.add_argument("--layers", nargs="+", type=parse_layer, help=_LAYER_HELP)
+    what.add_argument(
+        "--model",
+        type=load_model,
+        help="package.module:name of a function that returns a module; the module is run",
+    )
+    field.add_argument(
+        "--input",
+        nargs="+",
+        type=int,
+        default=(3, 224, 224),
+        metavar="N",
+        help="with --model: channels, height and width (or length) of an input [3 224 224]",
+    )
+    field.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="with --layers: draw what one output reads, as .png or .svg (needs matplotlib)",
+    )
     for name, script in _SCRIPTS.items():
         commands.add_parser(
             name, help=f"run {script} of a checkout; further arguments go to it", add_help=False
@@ -108,9 +145,20 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "info":
         print(info())
+    elif options.model is not None:
+        print(receptive_field(options.model, tuple(options.input)))
     else:
-        print(receptive_field(options.layers))
+        _show_layers(options.layers, options.picture)
     return 0
+
+
+def _show_layers(layers: list[Layer], picture: Path | None) -> None:
+    print(receptive_field(layers))
+    print(gridding(layers))
+    if picture is not None:
+        from ._pictures import draw_field
+
+        draw_field(layers, picture)
 
 
 if __name__ == "__main__":

@@ -86,12 +86,13 @@ def convert(
     Raises:
         TypeError: an item of ``subclasses`` is not derived from one of the three.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, dilation=2))
-    >>> convert(model, where=lambda name, module: max(module.dilation) > 1)
-    Sequential(
-      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
-      (1): DilatedConv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), dilation=(2, 2))
-    )
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, dilation=2))
+        >>> convert(model, where=lambda name, module: max(module.dilation) > 1)
+        Sequential(
+          (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): DilatedConv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), dilation=(2, 2))
+        )
     """
     classes = _OURS | {cls: _adopted(cls) for cls in subclasses}
     return _swap(model, classes.get, where, reverting=False)

@@ -37,8 +37,9 @@ def options(
     Raises:
         ValueError: an unknown name; the message lists the known ones.
 
-    >>> with options(kernel="reference"):
-    ...     pass
+    Examples:
+        >>> with options(kernel="reference"):
+        ...     pass
     """
     wanted = {"kernel": kernel, "isa": isa, "verbose": verbose, "winograd": winograd}
     wanted.update({name: int(value) for name, value in wanted.items() if isinstance(value, bool)})

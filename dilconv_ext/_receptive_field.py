@@ -74,7 +74,7 @@ class Row(NamedTuple):
 
     name: str
     size: tuple[int, ...]
-    jump: tuple[int, ...]
+    jump: tuple[float, ...]
     start: tuple[float, ...]
 
 
@@ -85,7 +85,8 @@ class ReceptiveField:
     Attributes:
         size: input pixels between the first and the last that an output depends on, both included.
             With dilation some in between may not matter.
-        jump: input pixels between the fields of two neighbouring outputs.
+        jump: input pixels between the fields of two neighbouring outputs; a fraction where the
+            output was upsampled.
         start: the centre of the first output's field in pixels, where 0 is the centre of the first
             input pixel. nan where it depends on the input's size ('same_upper' and 'same_lower'
             with a stride).
@@ -93,7 +94,7 @@ class ReceptiveField:
     """
 
     size: tuple[int, ...]
-    jump: tuple[int, ...]
+    jump: tuple[float, ...]
     start: tuple[float, ...]
     layers: tuple[Row, ...]
 
@@ -108,19 +109,29 @@ class ReceptiveField:
         return "\n".join(lines)
 
 
-def receptive_field(model_or_layers: nn.Module | Iterable[Any]) -> ReceptiveField:
-    """Compute the receptive field of a model that is a chain of layers, or of a list of layers.
+def receptive_field(
+    model_or_layers: nn.Module | Iterable[Any], input_size: tuple[int, ...] | None = None
+) -> ReceptiveField:
+    """Compute the receptive field of any model, or of a chain of layers.
 
-    A model's convolutions and poolings are taken in the order in which its modules were registered,
-    which must be the order in which they run, each once: this holds for ``nn.Sequential``, and for
-    most plain networks without branches. Branches, skips and layers used twice are not seen.
-    Activations, dropout and normalisations are passed by; the walk ends at the first layer that
-    looks at the whole input (``nn.Flatten``, ``nn.Linear``, adaptive pooling, attention), and the
-    result is that of the layers before it.
+    With ``input_size`` the model is run, and the field is that of the function it computes: with
+    branches, skips, layers used twice, upsampling and modules of any kind. It is the largest field
+    of the outputs that do not see the border. Group and instance normalisation, attention, and
+    squeeze-and-excitation average over the image, and so see all of it.
+
+    Without, the field follows from the layers' numbers alone. A model's convolutions and poolings
+    are taken in the order in which its modules were registered, which must be the order in which
+    they run, each once: this holds for ``nn.Sequential``, and for most plain networks without
+    branches. Branches, skips and layers used twice are not seen. Activations, dropout and
+    normalisations are passed by; the walk ends at the first layer that looks at the whole input
+    (``nn.Flatten``, ``nn.Linear``, adaptive pooling, attention), and the result is that of the
+    layers before it.
 
     Args:
         model_or_layers: a module, or an iterable of modules, ``Layer`` tuples, or mappings with
             ``Layer``'s names as keys.
+        input_size: (C, H, W) or (C, L) of an input large enough for some outputs not to see its
+            border; the model must be a module. Default: None: nothing is run.
 
     Returns:
         A ``ReceptiveField`` with one number per axis: one for 1-D layers and two for 2-D ones.
@@ -131,17 +142,22 @@ def receptive_field(model_or_layers: nn.Module | Iterable[Any]) -> ReceptiveFiel
         RuntimeError: a ``padding`` that a convolution would refuse.
         ValueError: a module that this function cannot follow (transposed convolutions, 3-D layers,
             unknown modules), layers of differing dimensions, numbers below 1, or no layer at all.
+            With ``input_size``: every output reaches the border.
 
-    >>> print(receptive_field([Layer(3), Layer(3, dilation=2), Layer(3, dilation=4)]))
-    layer    size  jump  start
-    layer 1     3     1      1
-    layer 2     7     1      3
-    layer 3    15     1      7
+    Examples:
+        >>> print(receptive_field([Layer(3), Layer(3, dilation=2), Layer(3, dilation=4)]))
+        layer    size  jump  start
+        layer 1     3     1      1
+        layer 2     7     1      3
+        layer 3    15     1      7
     """
-    layers = list(_layers(model_or_layers))
-    if not layers:
-        raise ValueError("receptive_field needs at least one convolution or pooling, but got none")
-    axes = _count_axes(layers)
+    if input_size is not None:
+        if not isinstance(model_or_layers, nn.Module):
+            raise TypeError("input_size is for a model, which is run; a list of layers is not")
+        from ._traced_field import traced
+
+        return traced(model_or_layers, input_size)
+    layers, axes = _chain(model_or_layers)
     size, jump, start = (1,) * axes, (1,) * axes, (0.0,) * axes
     rows = []
     for number, layer in enumerate(layers, start=1):
@@ -157,6 +173,27 @@ def receptive_field(model_or_layers: nn.Module | Iterable[Any]) -> ReceptiveFiel
         jump = tuple(j * s for j, s in zip(jump, strides, strict=True))
         rows.append(Row(name, size, jump, start))
     return ReceptiveField(size, jump, start, tuple(rows))
+
+
+def axis_numbers(model_or_layers: nn.Module | Iterable[Any]) -> list[list[tuple[int, int, int]]]:
+    """Return per axis each layer's (kernel size, stride, dilation); raises as above."""
+    layers, axes = _chain(model_or_layers)
+    numbers = []
+    for number, layer in enumerate(layers, start=1):
+        name = layer.name or f"layer {number}"
+        taps = _per_axis(name, "kernel_size", layer.kernel_size, axes)
+        strides = _per_axis(name, "stride", layer.stride, axes)
+        dilations = _per_axis(name, "dilation", layer.dilation, axes)
+        numbers.append(list(zip(taps, strides, dilations, strict=True)))
+    return [list(axis) for axis in zip(*numbers, strict=True)]
+
+
+def _chain(model_or_layers: nn.Module | Iterable[Any]) -> tuple[list[Layer], int]:
+    """Return the layers, and of how many axes they are."""
+    layers = list(_layers(model_or_layers))
+    if not layers:
+        raise ValueError("receptive_field needs at least one convolution or pooling, but got none")
+    return layers, _count_axes(layers)
 
 
 def _layers(source: nn.Module | Iterable[Any]) -> Iterator[Layer]:
@@ -205,15 +242,16 @@ def _from_module(name: str, module: Any) -> Layer:
     axes = 1 if isinstance(module, _WINDOWED_1D) else 2
     taps, stride = module.kernel_size, module.stride
     return Layer(
-        _tuple(taps, axes),
-        _tuple(taps if stride is None else stride, axes),
-        _tuple(getattr(module, "dilation", 1), axes),
+        per_axis(taps, axes),
+        per_axis(taps if stride is None else stride, axes),
+        per_axis(getattr(module, "dilation", 1), axes),
         getattr(module, "padding", 0),
         name or type(module).__name__,
     )
 
 
-def _tuple(numbers: Any, axes: int) -> tuple[int, ...]:
+def per_axis(numbers: Any, axes: int) -> tuple[int, ...]:
+    """Return one number per axis."""
     return tuple(numbers) if isinstance(numbers, (tuple, list)) else (numbers,) * axes
 
 
@@ -229,7 +267,7 @@ def _count_axes(layers: list[Layer]) -> int:
 
 
 def _per_axis(layer: str, what: str, numbers: Any, axes: int) -> tuple[int, ...]:
-    values = tuple(integer(what, number) for number in _tuple(numbers, axes))
+    values = tuple(integer(what, number) for number in per_axis(numbers, axes))
     if any(value < 1 for value in values):
         raise ValueError(f"{layer}: {what} must be positive, but got {what}={numbers}")
     return values

@@ -280,10 +280,11 @@ def corr2d(X: Tensor, K: Tensor, dilation: IntOrPair = 1) -> Tensor:
     Raises:
         RuntimeError: shapes or dtypes that do not fit, or a kernel, dilated, larger than X.
 
-    >>> import torch
-    >>> corr2d(torch.arange(9).reshape(3, 3), torch.arange(4).reshape(2, 2))
-    tensor([[19, 25],
-            [37, 43]])
+    Examples:
+        >>> import torch
+        >>> corr2d(torch.arange(9).reshape(3, 3), torch.arange(4).reshape(2, 2))
+        tensor([[19, 25],
+                [37, 43]])
     """
     _check_ranks("corr2d", X, 2, K, 2)
     return conv2d(X[None], K[None, None], dilation=dilation)[0]
@@ -307,12 +308,13 @@ def corr2d_multi_in(X: Tensor, K: Tensor, dilation: IntOrPair = 1) -> Tensor:
     Raises:
         RuntimeError: shapes or dtypes that do not fit, or a kernel, dilated, larger than X.
 
-    >>> import torch
-    >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
-    >>> K = torch.tensor([[[0, 1], [2, 3]], [[1, 2], [3, 4]]])
-    >>> corr2d_multi_in(X, K)
-    tensor([[ 56,  72],
-            [104, 120]])
+    Examples:
+        >>> import torch
+        >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
+        >>> K = torch.tensor([[[0, 1], [2, 3]], [[1, 2], [3, 4]]])
+        >>> corr2d_multi_in(X, K)
+        tensor([[ 56,  72],
+                [104, 120]])
     """
     _check_ranks("corr2d_multi_in", X, 3, K, 3)
     return conv2d(X, K[None], dilation=dilation)[0]
@@ -338,18 +340,19 @@ def corr2d_multi_in_out(X: Tensor, K: Tensor, dilation: IntOrPair = 1) -> Tensor
     Raises:
         RuntimeError: shapes or dtypes that do not fit, or a kernel, dilated, larger than X.
 
-    >>> import torch
-    >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
-    >>> K = torch.tensor([[[0, 1], [2, 3]], [[1, 2], [3, 4]]])
-    >>> corr2d_multi_in_out(X, torch.stack((K, K + 1, K + 2)))
-    tensor([[[ 56,  72],
-             [104, 120]],
-    <BLANKLINE>
-            [[ 76, 100],
-             [148, 172]],
-    <BLANKLINE>
-            [[ 96, 128],
-             [192, 224]]])
+    Examples:
+        >>> import torch
+        >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
+        >>> K = torch.tensor([[[0, 1], [2, 3]], [[1, 2], [3, 4]]])
+        >>> corr2d_multi_in_out(X, torch.stack((K, K + 1, K + 2)))
+        tensor([[[ 56,  72],
+                 [104, 120]],
+        <BLANKLINE>
+                [[ 76, 100],
+                 [148, 172]],
+        <BLANKLINE>
+                [[ 96, 128],
+                 [192, 224]]])
     """
     _check_ranks("corr2d_multi_in_out", X, 3, K, 4)
     return conv2d(X, K, dilation=dilation)
@@ -372,17 +375,18 @@ def corr2d_multi_in_out_1x1(X: Tensor, K: Tensor) -> Tensor:
     Raises:
         RuntimeError: shapes or dtypes that do not fit.
 
-    >>> import torch
-    >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
-    >>> K = torch.tensor([[1, 0], [1, -1]]).reshape(2, 2, 1, 1)
-    >>> corr2d_multi_in_out_1x1(X, K)
-    tensor([[[ 0,  1,  2],
-             [ 3,  4,  5],
-             [ 6,  7,  8]],
-    <BLANKLINE>
-            [[-1, -1, -1],
-             [-1, -1, -1],
-             [-1, -1, -1]]])
+    Examples:
+        >>> import torch
+        >>> X = torch.tensor([[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
+        >>> K = torch.tensor([[1, 0], [1, -1]]).reshape(2, 2, 1, 1)
+        >>> corr2d_multi_in_out_1x1(X, K)
+        tensor([[[ 0,  1,  2],
+                 [ 3,  4,  5],
+                 [ 6,  7,  8]],
+        <BLANKLINE>
+                [[-1, -1, -1],
+                 [-1, -1, -1],
+                 [-1, -1, -1]]])
     """
     _check_ranks("corr2d_multi_in_out_1x1", X, 3, K, 4)
     return conv1x1(X, K)

@@ -2,8 +2,6 @@
 
 The operators are defined in C++, with their autograd, autocast and shape rules. Their schemas are
 
-.. code-block:: none
-
     conv2d(input, weight, bias=None, *geometry) -> Tensor
     conv2d_grad_input(grad_output, weight, input_size, bias=None, *geometry) -> Tensor
     conv2d_grad_weight(grad_output, input, kernel_size, *geometry) -> Tensor

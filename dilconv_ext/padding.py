@@ -1,16 +1,14 @@
 """Turn every public form of ``padding`` into the operators' (top, bottom, left, right).
 
-======================================  ==========================================================
-form                                    meaning
-======================================  ==========================================================
-``p`` or ``(p,)``                       p on every side
-``(h, w)`` in 2-D, as in torch          h above and below, w left and right
-``(top, bottom, left, right)`` in 2-D   each side on its own
-``(left, right)`` in 1-D                each side on its own
-``'valid'``                             none
-``'same'``                              output size = input size; stride 1 only, as in torch
-``'same_upper'``, ``'same_lower'``      output size = ceil(input size / stride); any stride
-======================================  ==========================================================
+| form | meaning |
+|---|---|
+| ``p`` or ``(p,)`` | p on every side |
+| ``(h, w)`` in 2-D, as in torch | h above and below, w left and right |
+| ``(top, bottom, left, right)`` in 2-D | each side on its own |
+| ``(left, right)`` in 1-D | each side on its own |
+| ``'valid'`` | none |
+| ``'same'`` | output size = input size; stride 1 only, as in torch |
+| ``'same_upper'``, ``'same_lower'`` | output size = ceil(input size / stride); any stride |
 
 ``'same'`` splits the padding evenly and puts the odd pixel after (bottom, right), as torch does.
 The two others are ONNX's SAME_UPPER and SAME_LOWER (Keras' and TensorFlow's 'same' is SAME_UPPER):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -298,12 +297,6 @@ def test_signature_and_docstring(name: str) -> None:
     assert f.__doc__
     if name.startswith("conv"):
         assert "Equivalent to" in f.__doc__
-
-
-def test_docstring_examples() -> None:
-    results = doctest.testmod(DF)
-    assert results.attempted
-    assert not results.failed
 
 
 def test_inputs_are_untouched() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,119 @@ def test_field_is_what_gradients_reach(name: str) -> None:
         assert field.jump[axis] == b[0] - a[0]
         centre = (a[0] + a[-1]) / 2
         assert field.start[axis] == centre - middle[axis] * field.jump[axis]
+
+
+def traced_size(size: tuple[int, ...]) -> tuple[int, ...]:
+    return (1, *(3 * n for n in size))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_running_a_chain_finds_the_same(name: str) -> None:
+    """The numbers from NaNs that were traced are those from the layers' arithmetic."""
+    net, size = NETWORKS[name]
+    field, traced = dc.receptive_field(net), dc.receptive_field(net, traced_size(size))
+    assert (traced.size, traced.jump, traced.start) == (field.size, field.jump, field.start)
+
+
+class Branches(nn.Module):
+    """ASPP with a skip, a layer used twice, and back to the size of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.rates = nn.ModuleList(
+            nn.Conv2d(4, 2, 3, padding=rate, dilation=rate) for rate in (1, 3, 5)
+        )
+        self.twice = C2(6, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.up = nn.ConvTranspose2d(6, 1, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem = self.stem(x).relu()
+        y = torch.cat([rate(stem) for rate in self.rates], 1)
+        y = y + self.twice(self.twice(self.norm(y)))
+        return self.up(y) + x
+
+
+def test_branches_are_followed() -> None:
+    net = Branches().train()
+    field = dc.receptive_field(net, (1, 72, 70))
+    # stem 3; the widest branch adds 10 steps of 2, the two convolutions 2 and 2.
+    assert field.size == (3 + 2 * (10 + 2 + 2),) * 2
+    assert field.jump == (1, 1)
+    assert net.training
+    names = [row.name for row in field.layers]
+    assert names[0] == "stem"
+    assert {"rates.1", "rates.2"} <= set(names)
+    # And what the gradients of one output reach is no more.
+    here = seen_by(net.eval(), (72, 70), (36, 36))
+    assert here[0][-1] - here[0][0] + 1 == field.size[0]
+
+
+def test_global_layers_and_small_inputs_are_said() -> None:
+    pooled = nn.Sequential(C2(1, 2, 3), nn.AdaptiveAvgPool2d(1), C2(2, 1, 1))
+    with pytest.raises(ValueError, match="reaches the border"):
+        dc.receptive_field(pooled, (1, 20, 20))
+    with pytest.raises(ValueError, match="larger input_size"):
+        dc.receptive_field(C2(1, 1, 3, dilation=8), (1, 18, 18))
+    with pytest.raises(TypeError, match="input_size"):
+        dc.receptive_field([dc.Layer(3)], (1, 12, 12))
+
+
+def test_effective_field_of_a_mean_filter() -> None:
+    """One 5×3 window of ones: all its pixels matter alike, and no others."""
+    net = C2(1, 1, (5, 3), padding="same", bias=False)
+    nn.init.ones_(net.weight)
+    field = dc.effective_field(net, (1, 15, 13))
+    assert field.weight.shape == (15, 13)
+    inside = field.weight[5:10, 5:8]
+    torch.testing.assert_close(inside, torch.full((5, 3), 1 / 15, dtype=torch.float64))
+    assert field.extent == (5, 3)
+    assert field.deviation == pytest.approx((2**0.5, (2 / 3) ** 0.5))
+
+
+def test_effective_field_is_smaller_than_the_theoretical() -> None:
+    """Paths to the middle of the field outnumber those to its edge."""
+    torch.manual_seed(0)
+    layers = [C2(4 if i else 1, 4, 3, padding=1) for i in range(8)]
+    field = dc.effective_field(nn.Sequential(*layers), (1, 41, 41))
+    assert max(field.extent) < 17 == dc.receptive_field(layers).size[0]
+
+
+def layers_of(*rates: int, kernel: int = 3) -> list[dc.Layer]:
+    return [dc.Layer(kernel, dilation=rate) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("rates", "unread", "suggestion"),
+    [
+        ((1, 2, 4), 0, None),
+        ((2, 2, 2), 6, (1, 2, 3)),
+        ((2, 4, 8), 14, (1, 3, 9)),
+        ((1, 1), 0, None),
+    ],
+)
+def test_gridding(rates: tuple[int, ...], unread: int, suggestion: tuple[int, ...] | None) -> None:
+    grid = dc.gridding(layers_of(*rates))
+    assert len(grid.holes[0]) == unread
+    assert grid.size[0] == dc.receptive_field(layers_of(*rates)).size[0]
+    if suggestion is None:
+        assert grid.suggestion == (None,)
+    else:
+        (better,) = grid.suggestion
+        assert better == suggestion
+        assert dc.gridding(layers_of(*better)).holes == ((),)
+
+
+def test_gridding_is_what_gradients_miss() -> None:
+    net = nn.Sequential(C2(1, 2, (3, 1), dilation=(2, 1)), C2(2, 1, (3, 5), dilation=(4, 3)))
+    grid = dc.gridding(net)
+    out = net(torch.zeros(1, 1, 30, 31)).shape[2:]
+    seen = seen_by(net, (30, 31), tuple(n // 2 for n in out))
+    for axis in range(2):
+        first, last = seen[axis][0], seen[axis][-1]
+        missed = sorted(set(range(first, last + 1)) - set(seen[axis]))
+        assert tuple(m - first for m in missed) == grid.holes[axis]
 
 
 def test_printed_table() -> None:
@@ -122,3 +236,32 @@ def test_command() -> None:
     for line in str(field).splitlines():
         for number in line.split("  ")[1:]:
             assert number.strip() in result.stdout
+
+
+def build() -> nn.Module:
+    """What --model names below."""
+    return Branches()
+
+
+def test_command_runs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    from dilconv_ext.__main__ import main
+
+    command = ["receptive-field", "--model", "test_receptive_field:build", "--input"]
+    assert main([*command, "1", "72", "70"]) == 0
+    assert str(dc.receptive_field(Branches(), (1, 72, 70))) in capsys.readouterr().out
+    for wrong in ("test_receptive_field:nothing", "no_such_module:build", "json"):
+        with pytest.raises(SystemExit):
+            main(["receptive-field", "--model", wrong])
+        assert "package.module:name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_command_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    from dilconv_ext.__main__ import main
+
+    picture = tmp_path / f"field{suffix}"
+    assert main(["receptive-field", "--layers", "k3x1d2", "k3d4", "--picture", str(picture)]) == 0
+    assert "height: 6 of 13 pixels are never read" in capsys.readouterr().out
+    start = picture.read_bytes()[:100]
+    assert start.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
