@@ -32,10 +32,13 @@ KERNEL_DIR ?= build
 KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 # As in setup.py.
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
+ifdef TWINS
+KERNEL_FLAGS += -DDILCONV_TWINS -Wno-psabi
+endif
 
 .DELETE_ON_ERROR:
-.PHONY: help env build test check-all lint format kernels check-kernels check-emulated demo bench
-.PHONY: clean FORCE
+.PHONY: help env build test check-all lint format kernels check-kernels check-emulated check-twins
+.PHONY: demo bench clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -73,7 +76,7 @@ build: build/build.stamp ## build the extension and install it into .venv, edita
 test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-check-all: lint check-kernels check-emulated build ## run every check there is
+check-all: lint check-kernels check-emulated check-twins build ## run every check there is
 	$(BIN)/python -m pytest --slow=all $(ARGS)
 
 lint: build/lint.stamp ## check formatting, style and types
@@ -105,6 +108,11 @@ check-emulated: ## check the kernels as run by an aarch64 machine and by older x
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check
 	qemu-x86_64 -cpu Nehalem build/check
 	qemu-x86_64 -cpu Haswell build/check
+
+# The products of bfloat16 that this machine may lack, in plain C++ instead of the instructions.
+check-twins: ## check the bfloat16 kernels without the instructions that they are made for
+	@$(MAKE) --no-print-directory -j$(JOBS) TWINS=1 KERNEL_DIR=build/twins build/twins/check
+	build/twins/check amx avx512_bf16
 
 $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
 	@mkdir -p $(@D)

@@ -106,6 +106,7 @@ const Sizes kSizes[] = {
      {0, 1}},
     {"long sum, few channels", 1, 1, 160, 3, {5, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
     {"rows hold vectors", 2, 2, 6, 18, {5, 75}, {3, 3}, {1, 1}, {1, 4}, {1, 4}, {1, 4}},
+    {"channels fill tiles", 2, 1, 64, 80, {7, 37}, {3, 3}, {1, 1}, {2, 2}, {2, 2}, {2, 2}},
     {"wide rows", 1, 1, 2, 3, {3, 530}, {3, 3}, {1, 1}, {1, 16}, {1, 16}, {1, 16}},
 };
 
@@ -343,9 +344,13 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
 
 }  // namespace
 
-int main() {
+// Arguments: the instruction sets to check, by default all that this machine runs.
+int main(int argc, char** argv) {
   int checked = 0;
   for (int i = 0; const char* isa = dilconv_instruction_set("cpu", i); ++i) {
+    bool wanted = argc == 1;
+    for (int a = 1; a < argc; ++a) wanted = wanted || std::strcmp(argv[a], isa) == 0;
+    if (!wanted) continue;
     dilconv_set_option("isa", isa, nullptr, 0);
     int here = 0;
     for (const Sizes& sizes : kSizes)
