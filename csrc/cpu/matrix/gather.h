@@ -215,25 +215,27 @@ class MatrixGather {
     }
   }
 
+  // What register tiles that are not in place read: at once for as many pixels of a run as follow
+  // each other.
   void pack_pixel_rows(const Block& block, int64_t group, const Cut& tiles, const Chunk& chunk,
                        const Scratch& scratch) const {
     const int64_t pixels = block.end - block.begin;
     const PixelRun* run = scratch.runs;
-    for (int64_t t = 0; t < tiles.parts; ++t) {
+    for (int64_t t = 0, end; t < tiles.parts; t = end) {
+      for (end = t + 1; end < tiles.parts && scratch.in_place[end] == scratch.in_place[t];) ++end;
       if (scratch.in_place[t]) continue;
-      const int64_t end = least(tiles.begin(t + 1) * kShape.row_unit, pixels);
-      for (int64_t q = tiles.begin(t) * kShape.row_unit, count; q < end; q += count) {
+      const int64_t last = least(tiles.begin(end) * kShape.row_unit, pixels);
+      for (int64_t q = tiles.begin(t) * kShape.row_unit, count; q < last; q += count) {
         while (run->begin + run->count <= q) ++run;
-        count = least(end, run->begin + run->count) - q;
+        count = least(last, run->begin + run->count) - q;
         BFloat16* to = scratch.panel + q * kPitch;
         for (int s = 0; s < chunk.count; to += chunk.stretches[s++].count)
           pack_run_rows(*block.region, scratch.pixels[q], count, group, chunk.stretches[s], to);
       }
-      // Rows that fill up the last unit: any numbers, as their sums are not written, but no NaN
-      // traps or slow subnormals.
-      for (int64_t q = end; q < tiles.begin(t + 1) * kShape.row_unit; ++q)
-        clear_products(scratch.panel + q * kPitch, chunk.depth);
     }
+    // Rows that fill up the last unit: their sums are not written.
+    for (int64_t q = pixels; q < tiles.total * kShape.row_unit; ++q)
+      clear_products(scratch.panel + q * kPitch, chunk.depth);
   }
 
   void pack_run_rows(const Region& region, const Pixel& first, int64_t count, int64_t group,

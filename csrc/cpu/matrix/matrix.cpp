@@ -8,12 +8,12 @@ namespace {
 
 const char* refuses(const ConvProblem& problem, int isa) {
   if (problem.dtype != DILCONV_BFLOAT16) return "matrix runs bfloat16 only";
-  return matrix_for(isa) ? nullptr : "the instruction set has no products of bfloat16";
+  return matrix_for(problem, isa) ? nullptr : "the instruction set has no products of bfloat16";
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
   if (writes_nothing(problem)) return 0;
-  const MatrixFunctions& matrix = *matrix_for(isa);
+  const MatrixFunctions& matrix = *matrix_for(problem, isa);
   const int workers = choose_workers(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT)
     return matrix.weight.workspace_bytes(OwnedMatrixWeightPlan(problem, matrix.shape).plan,
@@ -23,7 +23,7 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int isa) {
   if (writes_nothing(problem)) return;
-  const MatrixFunctions& matrix = *matrix_for(isa);
+  const MatrixFunctions& matrix = *matrix_for(problem, isa);
   const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedMatrixWeightPlan owned(problem, matrix.shape);

@@ -41,8 +41,8 @@ class Pixels {
                       const Stretch& stretch, Range& inside) const {
     const int64_t h = first.h + stretch.origin_h, w = first.w + stretch.origin_w;
     const int64_t step = region.w.read_step;
-    inside = {w >= 0 ? 0 : least(count, (step - 1 - w) / step),
-              w >= p_.read_size[1] ? 0 : least(count, (p_.read_size[1] - 1 - w) / step + 1)};
+    inside = {w >= 0 ? 0 : least(count, divide(step - 1 - w, step)),
+              w >= p_.read_size[1] ? 0 : least(count, divide(p_.read_size[1] - 1 - w, step) + 1)};
     if (h < 0 || h >= p_.read_size[0] || inside.begin >= inside.end) inside = {0, 0};
     const int64_t products = most(0, least(stretch.count, p_.read_channels - stretch.channel));
     return {first.sample + h * p_.read_strides[2] + (w + inside.begin * step) * p_.read_strides[3] +
@@ -55,6 +55,9 @@ class Pixels {
   }
 
  private:
+  // A division takes as long as ten products.
+  static int64_t divide(int64_t a, int64_t step) { return step == 1 ? a : a / step; }
+
   void place_run(const Region& region, int64_t n, int64_t i, int64_t j, int64_t count,
                  Pixel* pixels) const {
     const int64_t last_h = region.h.tap_count - 1, last_w = region.w.tap_count - 1;

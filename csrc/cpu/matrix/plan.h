@@ -12,6 +12,7 @@ struct MatrixShape {
   int64_t row_unit;      // rows of a register tile come in multiples of this
   int64_t depth;         // products of one chunk of a summation
   int64_t block_pixels;  // of a task
+  double speed;          // how many times as fast its products are as those of float32, about
 };
 
 // grad_weight: x, shifted by each tap, times y, summed over output pixels. One of them is the rows'

@@ -38,7 +38,7 @@ OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const M
 
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixShape& shape) {
   constexpr int64_t kTasks = 32;                      // enough for many cores, few enough to reduce
-  constexpr int64_t kPartialSums = int64_t(1) << 20;  // elements of all partial sums together
+  constexpr int64_t kPartialSums = int64_t(1) << 18;  // elements of all partial sums together
   plan.problem = &p;
   plan.in_channels = p.in_channels / p.groups;
   plan.out_channels = p.out_channels / p.groups;
@@ -53,7 +53,7 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixS
   plan.task_channels = std::min(kTaskChannels, round_up(plan.out_channels, kLanes));
   const int64_t y_tasks = divide_up(plan.out_channels, plan.task_channels);
   const int64_t taps = p.kernel[0] * p.kernel[1];
-  plan.x_tasks = std::clamp<int64_t>(taps * plan.in_channels / 256, 1, kTasks);
+  plan.x_tasks = std::clamp<int64_t>(taps * plan.in_channels / 512, 1, kTasks);
   const int64_t sums = std::max<int64_t>(
       1, taps * p.groups * round_up(plan.in_channels, kLanes) * round_up(plan.out_channels, kLanes));
   const int64_t wanted = kTasks / (plan.x_tasks * y_tasks * p.groups);

@@ -10,36 +10,68 @@ constexpr int kSquareLanes = kLanes<uint32_t>;
 constexpr int kSquareProducts = 2 * kSquareLanes;
 
 typedef uint16_t Words __attribute__((vector_size(kVectorBytes / 2)));  // one for each lane
-
-// The first `count` of 16 elements, widened; the others are zero.
-inline Pairs load_words(const BFloat16* from, int64_t count) {
-#if !defined(DILCONV_TWINS)
-  const Words words = Words(_mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), from));
-#else
-  Words words = {};
-  __builtin_memcpy(&words, from, size_t(2 * count));
-#endif
-  return __builtin_convertvector(words, Pairs);
-}
+typedef uint16_t Products __attribute__((vector_size(kVectorBytes)));
 
 // The first `count` of 32 elements; the others are zero.
-inline Pairs load_products(const BFloat16* from, int64_t count) {
+inline Products load_products(const BFloat16* from, int64_t count) {
+  Products products = {};
 #if !defined(DILCONV_TWINS)
-  return Pairs(_mm512_maskz_loadu_epi16(__mmask32((uint64_t(1) << count) - 1), from));
-#else
-  Pairs pairs = {};
-  __builtin_memcpy(&pairs, from, size_t(2 * count));
-  return pairs;
+  if (count < kSquareProducts)
+    return Products(_mm512_maskz_loadu_epi16(__mmask32((1u << count) - 1), from));
 #endif
+  __builtin_memcpy(&products, from, size_t(2 * count));
+  return products;
 }
 
-inline void store_products(BFloat16* to, Pairs pairs, int64_t count) {
+inline void store_products(BFloat16* to, Products products, int64_t count) {
 #if !defined(DILCONV_TWINS)
-  _mm512_mask_storeu_epi16(to, __mmask32((uint64_t(1) << count) - 1), __m512i(pairs));
-#else
-  __builtin_memcpy(to, &pairs, size_t(2 * count));
+  if (count < kSquareProducts)
+    return _mm512_mask_storeu_epi16(to, __mmask32((1u << count) - 1), __m512i(products));
 #endif
+  __builtin_memcpy(to, &products, size_t(2 * count));
 }
+
+inline void store_words(BFloat16* to, Words words, int64_t count) {
+#if !defined(DILCONV_TWINS)
+  if (count < kSquareLanes)
+    return _mm256_mask_storeu_epi16(to, __mmask16((1u << count) - 1), __m256i(words));
+#endif
+  __builtin_memcpy(to, &words, size_t(2 * count));
+}
+
+#if !defined(DILCONV_TWINS)
+template <int half, int... e>
+inline Products interleave(Products even, Products odd, Indices<e...>) {
+  constexpr int lanes = sizeof...(e);
+  return __builtin_shufflevector(even, odd, (half * lanes / 2 + e / 2 + e % 2 * lanes)...);
+}
+
+// Lanes' pairs from their even and odd products: of lanes 0 to 15 (half 0), or of the others.
+template <int half>
+inline Products make_pairs(Products even, Products odd) {
+  return interleave<half>(even, odd, Count<kSquareProducts>::Type());
+}
+
+inline void transpose(Pairs (&square)[kSquareLanes]) { transpose_stage<1>(square); }
+#else
+// Vectors that the machine does not have take minutes to compile.
+template <int half>
+inline Products make_pairs(Products even, Products odd) {
+  Products pairs;
+  for (int e = 0; e < kSquareProducts; ++e)
+    pairs[e] = (e % 2 ? odd : even)[half * kSquareLanes + e / 2];
+  return pairs;
+}
+
+inline void transpose(Pairs (&square)[kSquareLanes]) {
+  for (int row = 0; row < kSquareLanes; ++row)
+    for (int column = 0; column < row; ++column) {
+      const uint32_t below = square[row][column];
+      square[row][column] = square[column][row];
+      square[column][row] = below;
+    }
+}
+#endif
 
 // Elements (lane, product) where they lie; those before product `first` and from `lanes` or
 // `products` on count as zero, and are not read.
@@ -47,24 +79,27 @@ struct SquareSource {
   const BFloat16* from;
   int64_t lane_stride, product_stride;
   int64_t lanes, first, products;
+
+  // `count` lanes' products k, if there are any.
+  Products at(int64_t lane, int64_t k, int64_t count) const {
+    if (k < first || k >= products) return Products{};
+    return load_products(from + lane + k * product_stride, count);
+  }
 };
 
 inline void load_square(const SquareSource& s, int64_t pairs, Pairs (&square)[kSquareLanes]) {
   if (s.lane_stride == 1) {
-    const BFloat16* from = s.from;
-    for (int64_t p = 0; p < pairs; ++p, from += 2 * s.product_stride) {
-      const bool low = 2 * p >= s.first && 2 * p < s.products, high = 2 * p + 1 < s.products;
-      square[p] = (low ? load_words(from, s.lanes) : Pairs{}) |
-                  (high ? load_words(from + s.product_stride, s.lanes) << 16 : Pairs{});
-    }
+    for (int64_t p = 0; p < pairs; ++p)
+      square[p] = Pairs(make_pairs<0>(s.at(0, 2 * p, s.lanes), s.at(0, 2 * p + 1, s.lanes)));
     return;
   }
   if (s.product_stride == 1 && s.first == 0) {
 #pragma GCC unroll 16
     for (int lane = 0; lane < kSquareLanes; ++lane)
-      square[lane] =
-          lane < s.lanes ? load_products(s.from + lane * s.lane_stride, s.products) : Pairs{};
-    return transpose_stage<1>(square);
+      square[lane] = lane < s.lanes
+                         ? Pairs(load_products(s.from + lane * s.lane_stride, s.products))
+                         : Pairs{};
+    return transpose(square);
   }
   for (int64_t p = 0; p < pairs; ++p) {
     BFloat16 words[kSquareProducts] = {};
@@ -92,10 +127,28 @@ inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use
     }
 }
 
+// pack_vectors() of lanes that lie densely: 32 at a time.
+inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded,
+                       bool whole) {
+  const int64_t lanes = whole ? round_up(source.lanes, kSquareLanes) : source.lanes;
+  for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts) {
+    const int64_t count = least(kSquareProducts, source.lanes - lane);
+    const int64_t stored = 2 * least(kSquareProducts, lanes - lane);
+    for (int64_t k = 0; k < rounded; k += 2) {
+      const Products even = source.at(lane, k, count), odd = source.at(lane, k + 1, count);
+      BFloat16* at = to + k * width + 2 * lane;
+      store_products(at, make_pairs<0>(even, odd), least(kSquareProducts, stored));
+      if (stored > kSquareProducts)
+        store_products(at + kSquareProducts, make_pairs<1>(even, odd), stored - kSquareProducts);
+    }
+  }
+}
+
 // The vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane + k % 2], for k
 // below `rounded`, an even number. Lanes up to a multiple of 16 are written if `whole`.
 inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded,
                          bool whole) {
+  if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded, whole);
   for_squares(source, rounded,
               [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
                 Pairs square[kSquareLanes];
@@ -103,12 +156,31 @@ inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source
                 BFloat16* at = to + k * width + 2 * lane;
                 const int64_t stored = whole ? kSquareProducts : 2 * from.lanes;
                 for (int64_t p = 0; p < pairs; ++p)
-                  store_products(at + p * 2 * width, square[p], stored);
+                  store_products(at + p * 2 * width, Products(square[p]), stored);
               });
+}
+
+// pack_rows() of at most four products that lie densely.
+template <int products>
+inline void pack_short_rows(BFloat16* to, int64_t pitch, const SquareSource& source) {
+  for (int64_t lane = 0; lane < source.lanes; ++lane) {
+    // In a register: storing parts and loading the whole would wait for the stores.
+    const BFloat16* from = source.from + lane * source.lane_stride;
+    uint64_t row = 0;
+    __builtin_memcpy(&row, from, products / 2 * 4);
+    if (products % 2 == 1) row |= uint64_t(from[products - 1].bits) << 16 * (products - 1);
+    __builtin_memcpy(to + lane * pitch, &row, (products + 1) / 2 * 4);
+  }
 }
 
 // The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`.
 inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, int64_t rounded) {
+  if (source.product_stride == 1 && source.first == 0 && rounded <= 4) {
+    if (source.products == 1 && rounded == 2) return pack_short_rows<1>(to, pitch, source);
+    if (source.products == 2 && rounded == 2) return pack_short_rows<2>(to, pitch, source);
+    if (source.products == 3) return pack_short_rows<3>(to, pitch, source);
+    if (source.products == 4) return pack_short_rows<4>(to, pitch, source);
+  }
   for_squares(source, rounded,
               [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
                 BFloat16* at = to + lane * pitch + k;
@@ -121,9 +193,9 @@ inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, i
                 }
                 Pairs square[kSquareLanes] = {};
                 load_square(from, pairs, square);
-                transpose_stage<1>(square);
+                transpose(square);
                 for (int64_t i = 0; i < from.lanes; ++i)
-                  store_products(at + i * pitch, square[i], 2 * pairs);
+                  store_products(at + i * pitch, Products(square[i]), 2 * pairs);
               });
 }
 
@@ -137,9 +209,27 @@ inline void clear_lanes(BFloat16* to, int64_t width, Range lanes, int64_t produc
     clear_products(to + k * width + 2 * lanes.begin, 2 * (lanes.end - lanes.begin));
 }
 
-// Sums, rounded: to[i * step] = from[i] + bias[i * bias_step], if there is a bias.
+inline Words round_vector(Vector<float> sums) {
+  const Pairs bits = Pairs(sums);
+  const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+}
+
+// Sums, rounded: to[i * step] = from[i] + bias[i * bias_step], if there is a bias; bias_step is 0 or
+// 1. Reads whole vectors.
 inline void round_sums(BFloat16* to, int64_t step, const float* from, const float* bias,
                        int64_t bias_step, int64_t count) {
-  for (int64_t i = 0; i < count; ++i)
-    narrow(bias ? from[i] + bias[i * bias_step] : from[i], to[i * step]);
+  constexpr int64_t lanes = kLanes<float>;
+  const float constant = bias && bias_step == 0 ? *bias : 0;
+  for (int64_t i = 0; i < count; i += lanes) {
+    Vector<float> sums = load(from + i);
+    if (bias) sums += bias_step ? load(bias + i) : Vector<float>{} + constant;
+    const Words words = round_vector(sums);
+    if (step == 1) {
+      store_words(to + i, words, least(lanes, count - i));
+      continue;
+    }
+    for (int64_t lane = 0; lane < least(lanes, count - i); ++lane)
+      to[(i + lane) * step].bits = words[lane];
+  }
 }

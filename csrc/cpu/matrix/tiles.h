@@ -4,7 +4,7 @@
 
 #include "tile_unit.h"
 
-constexpr MatrixShape kShape = {32, 16, 512, 256};
+constexpr MatrixShape kShape = {32, 16, 512, 256, 16};
 constexpr int kRowUnits = 2;     // in a register tile
 constexpr int kTileVectors = 2;  // in a register tile
 

@@ -119,24 +119,24 @@ class MatrixWeight {
       const Chunk chunk = chunk_at(c);
       pack_y(chunk, group, y, scratch.y);
       TapChunk taps;
-      for (int64_t item = items.begin, tap = -1; item < items.end; ++item) {
-        if (item / x_blocks_.parts != tap) list_pieces(chunk, tap = item / x_blocks_.parts, taps);
+      for (int64_t item = items.begin; item < items.end; ++item) {
+        list_pieces(chunk, item % taps_, taps);
         if (taps.piece_count == 0) continue;
-        pack_x(taps, tap, group, item % x_blocks_.parts, scratch.x);
+        pack_x(taps, item % taps_, group, item / taps_, scratch.x);
         multiply(taps, group, split, item, y, scratch);
       }
     }
   }
 
-  // The sums of an item (a tap and a block of x's channels) with units `y`: the first one.
+  // The sums of an item (a block of x's channels and a tap) with units `y`: the first one.
   float* item_sums(int64_t group, int64_t split, int64_t item, Range y) const {
-    const int64_t x = x_blocks_.begin(item % x_blocks_.parts) * x_unit_, at = y.begin * y_unit_;
-    return partial_sums(group, split, item / x_blocks_.parts) +
+    const int64_t x = x_blocks_.begin(item / taps_) * x_unit_, at = y.begin * y_unit_;
+    return partial_sums(group, split, item % taps_) +
            (p_.x_in_rows ? x * columns_ + at : at * columns_ + x);
   }
 
   void clear_sums(int64_t group, int64_t split, int64_t item, Range y) const {
-    const int64_t x = x_blocks_.size(item % x_blocks_.parts) * x_unit_;
+    const int64_t x = x_blocks_.size(item / taps_) * x_unit_;
     const int64_t out = (y.end - y.begin) * y_unit_;
     clear_rows(item_sums(group, split, item, y), columns_, p_.x_in_rows ? x : out,
                p_.x_in_rows ? out : x);
@@ -259,7 +259,7 @@ class MatrixWeight {
 
   void multiply(const TapChunk& taps, int64_t group, int64_t split, int64_t item, Range y,
                 const Scratch& scratch) const {
-    const int64_t x = x_blocks_.size(item % x_blocks_.parts);
+    const int64_t x = x_blocks_.size(item / taps_);
     float* sums = item_sums(group, split, item, y);
     const BFloat16* first_row = p_.x_in_rows ? scratch.x : scratch.y;
     const Cut row_tiles(p_.x_in_rows ? x : y.end - y.begin, kRowUnits);
@@ -309,7 +309,7 @@ class MatrixWeight {
   const BFloat16* y_;
   BFloat16* w_;
   Cut x_blocks_;           // units of x's channels, cut into what is packed at a time
-  Cut x_tasks_, y_tasks_;  // taps' blocks of x, units of y
+  Cut x_tasks_, y_tasks_;  // blocks of x times taps, units of y
   int64_t rows_, columns_;  // of the sums of a tap
   float* sums_;
   char* workers_;

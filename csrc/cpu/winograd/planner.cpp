@@ -6,6 +6,8 @@ namespace dilconv {
 namespace {
 
 constexpr int64_t kTaps = 3;
+// Transformed weights, or their gradients, may take half a megabyte more than the weights.
+constexpr int64_t kMoreBytes = 524288;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -64,8 +66,6 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   plan.h = plan_axis(p, 0, plan.tile);
   plan.w = plan_axis(p, 1, plan.tile);
 
-  // Transformed weights, or their gradients, may take half a megabyte more than the weights.
-  constexpr int64_t kMoreBytes = 524288;
   const int64_t lanes = vector_bytes / element_bytes;
   const int64_t filter_bytes =
       (plan.tile + 2) * (plan.tile + 2) * plan.read_channels * element_bytes;
@@ -96,6 +96,12 @@ WinogradChoice choose_winograd_tile(const ConvProblem& p) {
   constexpr double kEfficiency = 0.85;
   const double direct = double(count_products(p, 0) * count_products(p, 1)) * read *
                         (channels_in_vectors ? written_vectors : written) / kEfficiency;
+  // Transformed weights that do not stay in the second-level cache are written and read back, which
+  // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
+  constexpr double kFilterPassing = 800, kCacheBytes = 1048576;
+  const bool passes_filters = p.dtype == DILCONV_BFLOAT16 &&
+                              double(kTaps * kTaps * 4) * read * written + kMoreBytes > kCacheBytes;
+  const double passing = passes_filters ? kFilterPassing : 0;
   double best = 0;
   int64_t chosen = 0;
   for (const Cost& c : kCosts) {
@@ -105,13 +111,13 @@ WinogradChoice choose_winograd_tile(const ConvProblem& p) {
     const double passes = std::max(1.0, values / 9 * std::min(1.0, read * written / 16384));
     const double cost = tiles * (values * read * written_vectors + passes * c.data * read_vectors +
                                  c.result * written_vectors) +
-                        c.filter * read * written_vectors;
+                        (c.filter + passing) * read * written_vectors;
     if (chosen == 0 || cost < best) {
       best = cost;
       chosen = c.tile;
     }
   }
-  return {chosen, best < direct};
+  return {chosen, direct / best};
 }
 
 }  // namespace dilconv

@@ -8,7 +8,7 @@ namespace dilconv {
 
 struct WinogradChoice {
   int64_t tile;  // 2, 3 or 4, whichever is expected to be faster
-  bool pays;     // whether it is expected to be faster than the direct kernel
+  double gain;   // how many times as fast as the direct kernel it is expected to be
 };
 
 WinogradChoice choose_winograd_tile(const ConvProblem& problem);
