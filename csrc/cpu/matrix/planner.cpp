@@ -16,15 +16,10 @@ int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape) {
   const ConvProblem p = flattened(problem);
   set_roles(plan, p);
-  // Channels in vectors leave those of the last vector empty, and so do pixels in vectors for the
-  // last rows; but where channels are innermost, pixels need packing to be in vectors.
-  const bool channels_last = plan.read_strides[1] == 1;
-  const bool pixel_rows = channels_last && 4 * plan.written_channels >= kLanes;
-  plan.vectors = pixel_rows ? VectorsHold::kWrittenChannels : VectorsHold::kWrittenPixels;
-  // Pixels in rows may be cut anywhere at little cost; vectors of pixels are to be filled.
-  constexpr int64_t kRowOverhead = 2, kVectorOverhead = 8, kRunOverhead = 64;
-  regions_ = cut_regions(p, pixel_rows ? kRowOverhead : kVectorOverhead,
-                         pixel_rows ? kRowOverhead : kRunOverhead);
+  plan.vectors = VectorsHold::kWrittenChannels;
+  // A piece costs little more than the last register tile, which it may not fill.
+  constexpr int64_t kOverhead = 2;
+  regions_ = cut_regions(p, kOverhead, kOverhead);
   plan.regions = regions_.data();
   plan.region_count = regions_.size();
   int64_t pixels = 0;

@@ -88,11 +88,6 @@ struct SquareSource {
 };
 
 inline void load_square(const SquareSource& s, int64_t pairs, Pairs (&square)[kSquareLanes]) {
-  if (s.lane_stride == 1) {
-    for (int64_t p = 0; p < pairs; ++p)
-      square[p] = Pairs(make_pairs<0>(s.at(0, 2 * p, s.lanes), s.at(0, 2 * p + 1, s.lanes)));
-    return;
-  }
   if (s.product_stride == 1 && s.first == 0) {
 #pragma GCC unroll 16
     for (int lane = 0; lane < kSquareLanes; ++lane)
@@ -128,9 +123,8 @@ inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use
 }
 
 // pack_vectors() of lanes that lie densely: 32 at a time.
-inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded,
-                       bool whole) {
-  const int64_t lanes = whole ? round_up(source.lanes, kSquareLanes) : source.lanes;
+inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
+  const int64_t lanes = round_up(source.lanes, kSquareLanes);
   for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts) {
     const int64_t count = least(kSquareProducts, source.lanes - lane);
     const int64_t stored = 2 * least(kSquareProducts, lanes - lane);
@@ -145,18 +139,17 @@ inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, 
 }
 
 // The vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane + k % 2], for k
-// below `rounded`, an even number. Lanes up to a multiple of 16 are written if `whole`.
-inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded,
-                         bool whole) {
-  if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded, whole);
+// below `rounded`, an even number. Lanes up to a multiple of 16 are written.
+inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source,
+                         int64_t rounded) {
+  if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded);
   for_squares(source, rounded,
               [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
                 Pairs square[kSquareLanes];
                 load_square(from, pairs, square);
                 BFloat16* at = to + k * width + 2 * lane;
-                const int64_t stored = whole ? kSquareProducts : 2 * from.lanes;
                 for (int64_t p = 0; p < pairs; ++p)
-                  store_products(at + p * 2 * width, Products(square[p]), stored);
+                  store_products(at + p * 2 * width, Products(square[p]), kSquareProducts);
               });
 }
 
@@ -173,7 +166,44 @@ inline void pack_short_rows(BFloat16* to, int64_t pitch, const SquareSource& sou
   }
 }
 
-// The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`.
+// The first `lanes` of a square's lanes, become rows of `products` products.
+inline void store_rows(BFloat16* to, int64_t pitch, Pairs (&square)[kSquareLanes], int64_t lanes,
+                       int64_t products) {
+  if (products <= 4) {  // not worth a transposition
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const uint64_t row = square[0][lane] | uint64_t(square[1][lane]) << 32;
+      __builtin_memcpy(to + lane * pitch, &row, size_t(2 * products));
+    }
+    return;
+  }
+  transpose(square);
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    store_products(to + lane * pitch, Products(square[lane]), products);
+}
+
+// pack_rows() of lanes that lie densely: 32 at a time.
+inline void pack_lane_rows(BFloat16* to, int64_t pitch, const SquareSource& source,
+                           int64_t rounded) {
+  for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts)
+    for (int64_t k = 0; k < rounded; k += kSquareProducts) {
+      const int64_t lanes = least(kSquareProducts, source.lanes - lane);
+      const int64_t products = least(kSquareProducts, rounded - k);
+      Pairs low[kSquareLanes] = {}, high[kSquareLanes] = {};
+      for (int64_t p = 0; p < products / 2; ++p) {
+        const Products even = source.at(lane, k + 2 * p, lanes);
+        const Products odd = source.at(lane, k + 2 * p + 1, lanes);
+        low[p] = Pairs(make_pairs<0>(even, odd));
+        high[p] = Pairs(make_pairs<1>(even, odd));
+      }
+      BFloat16* at = to + lane * pitch + k;
+      store_rows(at, pitch, low, least(kSquareLanes, lanes), products);
+      if (lanes > kSquareLanes)
+        store_rows(at + kSquareLanes * pitch, pitch, high, lanes - kSquareLanes, products);
+    }
+}
+
+// The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`, an
+// even number.
 inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, int64_t rounded) {
   if (source.product_stride == 1 && source.first == 0 && rounded <= 4) {
     if (source.products == 1 && rounded == 2) return pack_short_rows<1>(to, pitch, source);
@@ -181,6 +211,7 @@ inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, i
     if (source.products == 3) return pack_short_rows<3>(to, pitch, source);
     if (source.products == 4) return pack_short_rows<4>(to, pitch, source);
   }
+  if (source.lane_stride == 1) return pack_lane_rows(to, pitch, source, rounded);
   for_squares(source, rounded,
               [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
                 BFloat16* at = to + lane * pitch + k;
@@ -193,9 +224,7 @@ inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, i
                 }
                 Pairs square[kSquareLanes] = {};
                 load_square(from, pairs, square);
-                transpose(square);
-                for (int64_t i = 0; i < from.lanes; ++i)
-                  store_products(at + i * pitch, Products(square[i]), 2 * pairs);
+                store_rows(at, pitch, square, from.lanes, 2 * pairs);
               });
 }
 
@@ -203,33 +232,21 @@ inline void clear_products(BFloat16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
 }
 
-// Zeroes lanes of the vectors' operand.
-inline void clear_lanes(BFloat16* to, int64_t width, Range lanes, int64_t products) {
-  for (int64_t k = 0; k < products && lanes.begin < lanes.end; k += 2)
-    clear_products(to + k * width + 2 * lanes.begin, 2 * (lanes.end - lanes.begin));
-}
-
-inline Words round_vector(Vector<float> sums) {
+// to[i * step] = sums[i], rounded, for i below `count`.
+inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t count) {
   const Pairs bits = Pairs(sums);
   const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+  const Words words = __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+  if (step == 1) return store_words(to, words, count);
+  for (int64_t i = 0; i < count; ++i) to[i * step].bits = words[i];
 }
 
-// Sums, rounded: to[i * step] = from[i] + bias[i * bias_step], if there is a bias; bias_step is 0 or
-// 1. Reads whole vectors.
-inline void round_sums(BFloat16* to, int64_t step, const float* from, const float* bias,
-                       int64_t bias_step, int64_t count) {
-  constexpr int64_t lanes = kLanes<float>;
-  const float constant = bias && bias_step == 0 ? *bias : 0;
-  for (int64_t i = 0; i < count; i += lanes) {
-    Vector<float> sums = load(from + i);
-    if (bias) sums += bias_step ? load(bias + i) : Vector<float>{} + constant;
-    const Words words = round_vector(sums);
-    if (step == 1) {
-      store_words(to + i, words, least(lanes, count - i));
-      continue;
-    }
-    for (int64_t lane = 0; lane < least(lanes, count - i); ++lane)
-      to[(i + lane) * step].bits = words[lane];
+// The same for `count` sums in whole vectors, with a bias for each, if there is one.
+inline void round_sums(BFloat16* to, int64_t step, const float* sums, const float* bias,
+                       int64_t count) {
+  for (int64_t i = 0; i < count; i += kSquareLanes) {
+    Vector<float> total = load(sums + i);
+    if (bias) total += load(bias + i);
+    round_vector(to + i * step, step, total, least(kSquareLanes, count - i));
   }
 }

@@ -201,7 +201,7 @@ class MatrixWeight {
       source.from -= source.first * step;
       source.products += source.first;
       pack_vectors(to + (row.k - source.first) * width, width, source,
-                   round_up(source.products, 2), true);
+                   round_up(source.products, 2));
     }
   }
 
@@ -251,7 +251,7 @@ class MatrixWeight {
 
   void pack_y_products(BFloat16* to, int64_t width, int64_t k, int64_t rounded,
                        const SquareSource& source) const {
-    if (p_.x_in_rows) return pack_vectors(to + k * width, width, source, rounded, true);
+    if (p_.x_in_rows) return pack_vectors(to + k * width, width, source, rounded);
     pack_rows(to + k, kProducts, source, rounded);
     for (int64_t lane = source.lanes; lane < width; ++lane)
       clear_products(to + lane * kProducts + k, rounded);
@@ -292,12 +292,11 @@ class MatrixWeight {
           Vector<float> total = load(partial_sums(group, 0, tap) + at);
           for (int64_t split = 1; split < p_.splits; ++split)
             total += load(partial_sums(group, split, tap) + at);
-          float sums[kLanes<float>];
-          store(sums, total);
-          round_sums(w_ + group * p_.out_channels * problem_.w_strides[0] + row * row_stride +
-                         column * column_stride + tap / problem_.kernel[1] * problem_.w_strides[2] +
-                         tap % problem_.kernel[1] * problem_.w_strides[3],
-                     column_stride, sums, nullptr, 0, least(kLanes<float>, columns - column));
+          round_vector(w_ + group * p_.out_channels * problem_.w_strides[0] + row * row_stride +
+                           column * column_stride +
+                           tap / problem_.kernel[1] * problem_.w_strides[2] +
+                           tap % problem_.kernel[1] * problem_.w_strides[3],
+                       column_stride, total, least(kLanes<float>, columns - column));
         }
   }
 
