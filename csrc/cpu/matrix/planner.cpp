@@ -37,8 +37,11 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixS
   plan.problem = &p;
   plan.in_channels = p.in_channels / p.groups;
   plan.out_channels = p.out_channels / p.groups;
-  // Whichever needs no transposing, unless few channels would leave vectors empty.
-  plan.x_in_rows = p.x_strides[1] != 1 || 4 * plan.in_channels < kLanes;
+  // Whichever needs no transposing, unless few channels would leave most of the vectors empty.
+  const int64_t unit = shape.row_unit, in = plan.in_channels, out = plan.out_channels;
+  const int64_t x_rows = round_up(in, unit) * round_up(out, kLanes);
+  const int64_t y_rows = round_up(out, unit) * round_up(in, kLanes);
+  plan.x_in_rows = p.x_strides[1] == 1 ? 2 * x_rows < y_rows : x_rows <= 2 * y_rows;
   plan.column_chunks = std::max<int64_t>(1, divide_up(p.out_size[1], shape.depth));
   plan.chunk_columns = round_up(divide_up(p.out_size[1], plan.column_chunks), 2);
   plan.pitch = std::max<int64_t>(2, plan.chunk_columns);

@@ -80,6 +80,9 @@ struct SquareSource {
   int64_t lane_stride, product_stride;
   int64_t lanes, first, products;
 
+  // How many there are from product k on, of 32.
+  int64_t clip(int64_t k) const { return most(0, least(kSquareProducts, products - k)); }
+
   // `count` lanes' products k, if there are any.
   Products at(int64_t lane, int64_t k, int64_t count) const {
     if (k < first || k >= products) return Products{};
@@ -117,7 +120,7 @@ inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use
           all.product_stride,
           least(kSquareLanes, all.lanes - lane),
           most(0, all.first - k),
-          most(0, least(kSquareProducts, all.products - k))};
+          all.clip(k)};
       use(lane, k, square, least(kSquareProducts, rounded - k) / 2);
     }
 }
@@ -151,6 +154,27 @@ inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source
                 for (int64_t p = 0; p < pairs; ++p)
                   store_products(at + p * 2 * width, Products(square[p]), kSquareProducts);
               });
+}
+
+inline void clear_products(BFloat16* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
+}
+
+// One lane's products, 1 or 2 elements apart.
+inline void pack_row(BFloat16* to, const BFloat16* from, const SquareSource& source,
+                     int64_t rounded) {
+  if (source.product_stride == 1) {
+    for (int64_t k = 0; k < rounded; k += kSquareProducts)
+      store_products(to + k, load_products(from + k, source.clip(k)),
+                     least(kSquareProducts, rounded - k));
+    return;
+  }
+  for (int64_t k = 0; k < rounded; k += kSquareLanes) {
+    // Of every pair the first; the last one's second is not read.
+    const int64_t elements = most(0, least(kSquareProducts, 2 * (source.products - k) - 1));
+    const Pairs pairs = Pairs(load_products(from + 2 * k, elements));
+    store_words(to + k, __builtin_convertvector(pairs, Words), least(kSquareLanes, rounded - k));
+  }
 }
 
 // pack_rows() of at most four products that lie densely.
@@ -193,7 +217,7 @@ inline void pack_lane_rows(BFloat16* to, int64_t pitch, const SquareSource& sour
         const Products even = source.at(lane, k + 2 * p, lanes);
         const Products odd = source.at(lane, k + 2 * p + 1, lanes);
         low[p] = Pairs(make_pairs<0>(even, odd));
-        high[p] = Pairs(make_pairs<1>(even, odd));
+        if (lanes > kSquareLanes) high[p] = Pairs(make_pairs<1>(even, odd));
       }
       BFloat16* at = to + lane * pitch + k;
       store_rows(at, pitch, low, least(kSquareLanes, lanes), products);
@@ -203,40 +227,38 @@ inline void pack_lane_rows(BFloat16* to, int64_t pitch, const SquareSource& sour
 }
 
 // The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`, an
-// even number.
+// even number; source.first is 0.
 inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, int64_t rounded) {
-  if (source.product_stride == 1 && source.first == 0 && rounded <= 4) {
+  if (source.product_stride == 1 && rounded <= 4) {
     if (source.products == 1 && rounded == 2) return pack_short_rows<1>(to, pitch, source);
     if (source.products == 2 && rounded == 2) return pack_short_rows<2>(to, pitch, source);
     if (source.products == 3) return pack_short_rows<3>(to, pitch, source);
     if (source.products == 4) return pack_short_rows<4>(to, pitch, source);
   }
-  if (source.lane_stride == 1) return pack_lane_rows(to, pitch, source, rounded);
-  for_squares(source, rounded,
-              [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
-                BFloat16* at = to + lane * pitch + k;
-                if (from.product_stride == 1 && from.first == 0) {
-                  for (int64_t i = 0; i < from.lanes; ++i)
-                    store_products(at + i * pitch,
-                                   load_products(from.from + i * from.lane_stride, from.products),
-                                   2 * pairs);
-                  return;
-                }
-                Pairs square[kSquareLanes] = {};
-                load_square(from, pairs, square);
-                store_rows(at, pitch, square, from.lanes, 2 * pairs);
-              });
-}
-
-inline void clear_products(BFloat16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
+  if (source.product_stride == 1 || source.product_stride == 2) {
+    for (int64_t lane = 0; lane < source.lanes; ++lane)
+      pack_row(to + lane * pitch, source.from + lane * source.lane_stride, source, rounded);
+    return;
+  }
+  if (source.lane_stride == 1 && source.lanes > 4)
+    return pack_lane_rows(to, pitch, source, rounded);
+  for (int64_t lane = 0; lane < source.lanes; ++lane) {
+    BFloat16* row = to + lane * pitch;
+    const BFloat16* from = source.from + lane * source.lane_stride;
+    for (int64_t k = 0; k < source.products; ++k) row[k] = from[k * source.product_stride];
+    clear_products(row + source.products, rounded - source.products);
+  }
 }
 
 // to[i * step] = sums[i], rounded, for i below `count`.
 inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t count) {
+#if !defined(DILCONV_TWINS)
+  const Words words = Words(_mm512_cvtneps_pbh(__m512(sums)));
+#else
   const Pairs bits = Pairs(sums);
   const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const Words words = __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+#endif
   if (step == 1) return store_words(to, words, count);
   for (int64_t i = 0; i < count; ++i) to[i * step].bits = words[i];
 }

@@ -98,7 +98,7 @@ WinogradChoice choose_winograd_tile(const ConvProblem& p) {
                         (channels_in_vectors ? written_vectors : written) / kEfficiency;
   // Transformed weights that do not stay in the second-level cache are written and read back, which
   // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
-  constexpr double kFilterPassing = 800, kCacheBytes = 1048576;
+  constexpr double kFilterPassing = 2000, kCacheBytes = 1048576;
   const bool passes_filters = p.dtype == DILCONV_BFLOAT16 &&
                               double(kTaps * kTaps * 4) * read * written + kMoreBytes > kCacheBytes;
   const double passing = passes_filters ? kFilterPassing : 0;
