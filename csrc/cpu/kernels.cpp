@@ -9,8 +9,9 @@ namespace dilconv {
 namespace {
 
 const bool registered = register_device(
-    {"cpu", {kDepthwise, kWinograd, kMatrix, kDirect, kReference}, machine_instruction_sets(),
-     [] { return 0; }});
+    {"cpu", {kDepthwise, kWinograd, kMatrix, kDirect, kReference}, machine_instruction_sets(), [] {
+       return 0;
+     }});
 
 }  // namespace
 }  // namespace dilconv

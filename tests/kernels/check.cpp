@@ -275,8 +275,8 @@ Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Bu
                                                            : 1;
   char message[512] = "";
   size_t bytes = 0;
-  dilconv_status status =
-      dilconv_workspace("cpu", kernel, nullptr, &c.problem, threads, &bytes, message, sizeof message);
+  dilconv_status status = dilconv_workspace("cpu", kernel, nullptr, &c.problem, threads, &bytes,
+                                            message, sizeof message);
   expect(status == DILCONV_OK, where, message);
   Buffer workspace(bytes), output(size_t(c.elements[written]) * dtype.bytes);
   dilconv_tensors tensors = {inputs[0].data(), inputs[1].data(), inputs[2].data(),

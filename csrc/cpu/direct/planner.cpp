@@ -268,8 +268,8 @@ int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int
       plan.groups * element_bytes *
       (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
   const int64_t filling = divide_up(tile * plan.region_count, std::max<int64_t>(1, pixels));
-  return std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes),
-                    std::min(filling, plan.batch), plan.batch);
+  return std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch),
+                    plan.batch);
 }
 
 OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {

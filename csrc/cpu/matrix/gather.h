@@ -2,9 +2,9 @@
 //
 // Pixels are rows, written channels are in vectors. A tensor whose channels do not lie densely, in
 // whole steps, is first copied so that they do: as many samples at a time as fit into a bounded
-// copy. A task owns a block of written pixels (of one region, across samples) and a range of written
-// channels. Every written element is one chain of sums, cut at the same places whatever the task and
-// the batch, so its bits depend on its sample alone.
+// copy. A task owns a block of written pixels (of one region, across samples) and a range of
+// written channels. Every written element is one chain of sums, cut at the same places whatever the
+// task and the batch, so its bits depend on its sample alone.
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
@@ -107,7 +107,7 @@ class MatrixGather {
 
   // All, or as many as fit into a bounded copy.
   int64_t copied_samples(int workers) const {
-    constexpr int64_t kCopyBytes = 4194304;
+    constexpr int64_t kCopyBytes = 1048576;
     if (!copy_.needed) return p_.batch;
     const int64_t fitting = kCopyBytes / most(1, 2 * copy_.plan.read_strides[0]);
     return least(p_.batch, most(most(fitting, workers), p_.samples));
@@ -180,9 +180,9 @@ class MatrixGather {
       for (int64_t q = begin; in_place && q < end; ++q) {
         scratch.rows[q] = scratch.pixels[q].all;
         const int64_t unit = q - q % kShape.row_unit;
-        in_place = scratch.rows[q] &&
-                   (q < unit + 2 || scratch.rows[q] - scratch.rows[q - 1] ==
-                                        scratch.rows[unit + 1] - scratch.rows[unit]);
+        in_place =
+            scratch.rows[q] && (q < unit + 2 || scratch.rows[q] - scratch.rows[q - 1] ==
+                                                    scratch.rows[unit + 1] - scratch.rows[unit]);
       }
       scratch.in_place[t] = in_place;
       for (int64_t q = begin; !in_place && q < end; ++q)
@@ -223,7 +223,8 @@ class MatrixGather {
       packed[s] = {k, chunk.stretches[s].packed, steps};
     }
     pack_pixels(block, group, tiles, chunk, scratch);
-    const int64_t pitch = weights_.channels(weight_tiles.end) - weights_.channels(weight_tiles.begin);
+    const int64_t pitch =
+        weights_.channels(weight_tiles.end) - weights_.channels(weight_tiles.begin);
     float* sums = scratch.sums;
     for (int64_t b = weight_tiles.begin; b < weight_tiles.end; ++b) {
       for (int64_t t = 0; t < tiles.parts; ++t) {
@@ -239,7 +240,7 @@ class MatrixGather {
   // What register tiles that are not in place read: at once for as many pixels of a run as follow
   // each other.
   void pack_pixels(const Block& block, int64_t group, const Cut& tiles, const Chunk& chunk,
-                       const Scratch& scratch) const {
+                   const Scratch& scratch) const {
     const int64_t pixels = block.end - block.begin;
     const PixelRun* run = scratch.runs;
     for (int64_t t = 0, end; t < tiles.parts; t = end) {
@@ -260,7 +261,7 @@ class MatrixGather {
   }
 
   void pack_run(const Region& region, const Pixel& first, int64_t count, int64_t group,
-                     const Stretch& stretch, BFloat16* to) const {
+                const Stretch& stretch, BFloat16* to) const {
     Range inside;
     const SquareSource source = source_of(copy_.plan, region, first, count, group, stretch, inside);
     pack_rows(to + inside.begin * kPitch, kPitch, source, stretch.count);

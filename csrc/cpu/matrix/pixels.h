@@ -83,8 +83,9 @@ inline SquareSource source_of(const GatherPlan& plan, const Region& region, cons
   inside = {w >= 0 ? 0 : least(count, divide(step - 1 - w, step)),
             w >= plan.read_size[1] ? 0 : least(count, divide(plan.read_size[1] - 1 - w, step) + 1)};
   if (h < 0 || h >= plan.read_size[0] || inside.begin >= inside.end) inside = {0, 0};
-  return {first.sample + h * plan.read_strides[2] + (w + inside.begin * step) * plan.read_strides[3] +
-              group * plan.read_channels + stretch.channel,
+  return {first.sample + h * plan.read_strides[2] +
+              (w + inside.begin * step) * plan.read_strides[3] + group * plan.read_channels +
+              stretch.channel,
           step * plan.read_strides[3],
           1,
           inside.end - inside.begin,
@@ -117,16 +118,16 @@ struct DenseCopy {
     const int64_t n = index / tasks(), row = index % tasks() / cut.parts, part = index % cut.parts;
     const int64_t column = cut.begin(part);
     from += n * p.read_strides[0] + row * p.read_strides[2] + column * p.read_strides[3];
-    BFloat16* at = to + n * plan.read_strides[0] + row * plan.read_strides[2] +
-                   column * plan.read_strides[3];
+    BFloat16* at =
+        to + n * plan.read_strides[0] + row * plan.read_strides[2] + column * plan.read_strides[3];
     // Few channels at a time: their planes are far from each other, so each is another page.
     for (int64_t group = 0; group < p.groups; ++group)
       for (int64_t c = 0; c < p.read_channels; c += kSquareProducts)
-        pack_rows(at + group * plan.read_channels + c, plan.read_strides[3],
-                  {from + (group * p.read_channels + c) * p.read_strides[1], p.read_strides[3],
-                   p.read_strides[1], cut.size(part), 0,
-                   least(kSquareProducts, p.read_channels - c)},
-                  least(kSquareProducts, plan.read_channels - c));
+        pack_rows(
+            at + group * plan.read_channels + c, plan.read_strides[3],
+            {from + (group * p.read_channels + c) * p.read_strides[1], p.read_strides[3],
+             p.read_strides[1], cut.size(part), 0, least(kSquareProducts, p.read_channels - c)},
+            least(kSquareProducts, plan.read_channels - c));
   }
 
   static constexpr int64_t kColumns = 256;  // of a task

@@ -52,11 +52,11 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixS
   const int64_t y_tasks = divide_up(plan.out_channels, plan.task_channels);
   const int64_t taps = p.kernel[0] * p.kernel[1];
   plan.x_tasks = std::clamp<int64_t>(taps * plan.in_channels / 512, 1, kTasks);
-  const int64_t sums = std::max<int64_t>(
-      1, taps * p.groups * round_up(plan.in_channels, kLanes) * round_up(plan.out_channels, kLanes));
+  const int64_t sums = std::max<int64_t>(1, taps * p.groups * round_up(plan.in_channels, kLanes) *
+                                                round_up(plan.out_channels, kLanes));
   const int64_t wanted = kTasks / (plan.x_tasks * y_tasks * p.groups);
-  const int64_t affordable = std::max<int64_t>(
-      1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
+  const int64_t affordable =
+      std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
   for (int axis = 0; axis < 2; ++axis)
     for (int64_t k = 0; k < p.kernel[axis]; ++k)

@@ -114,13 +114,12 @@ template <class Use>
 inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use) {
   for (int64_t lane = 0; lane < all.lanes; lane += kSquareLanes)
     for (int64_t k = 0; k < rounded; k += kSquareProducts) {
-      const SquareSource square = {
-          all.from + lane * all.lane_stride + k * all.product_stride,
-          all.lane_stride,
-          all.product_stride,
-          least(kSquareLanes, all.lanes - lane),
-          most(0, all.first - k),
-          all.clip(k)};
+      const SquareSource square = {all.from + lane * all.lane_stride + k * all.product_stride,
+                                   all.lane_stride,
+                                   all.product_stride,
+                                   least(kSquareLanes, all.lanes - lane),
+                                   most(0, all.first - k),
+                                   all.clip(k)};
       use(lane, k, square, least(kSquareProducts, rounded - k) / 2);
     }
 }
@@ -143,8 +142,7 @@ inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, 
 
 // The vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane + k % 2], for k
 // below `rounded`, an even number. Lanes up to a multiple of 16 are written.
-inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source,
-                         int64_t rounded) {
+inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
   if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded);
   for_squares(source, rounded,
               [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {

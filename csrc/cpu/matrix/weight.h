@@ -51,7 +51,7 @@ class MatrixWeight {
   }
 
  private:
-  static constexpr int64_t kXChannels = kTileVectors * kLanes<float>;  // of x, packed at a time
+  static constexpr int64_t kXChannels = kTileVectors * kLanes<float>;   // of x, packed at a time
   static constexpr int64_t kProducts = kShape.depth + kSquareProducts;  // per packed channel
   static constexpr int64_t kMostRows = kShape.depth / 2;                // of pixels, in a chunk
   static constexpr int64_t kWriteRows = 16;
@@ -190,8 +190,8 @@ class MatrixWeight {
     const int64_t step = problem_.stride[1] * problem_.x_strides[3];
     for (int r = 0; r < taps.row_count; ++r) {
       const TapRow& row = taps.rows[r];
-      SquareSource source = {x_at(tap, group, channel, row), problem_.x_strides[1], step, lanes, 0,
-                             row.count};
+      SquareSource source = {
+          x_at(tap, group, channel, row), problem_.x_strides[1], step, lanes, 0, row.count};
       if (p_.x_in_rows) {
         pack_rows(to + row.k, kProducts, source, round_up(row.count, 2));
         continue;
@@ -206,13 +206,13 @@ class MatrixWeight {
   }
 
   const BFloat16* x_at(int64_t tap, int64_t group, int64_t channel, const TapRow& row) const {
-    const int64_t h = row.i * problem_.stride[0] +
-                      tap / problem_.kernel[1] * problem_.dilation[0] - problem_.pad_before[0];
-    const int64_t w = row.j * problem_.stride[1] +
-                      tap % problem_.kernel[1] * problem_.dilation[1] - problem_.pad_before[1];
+    const int64_t h = row.i * problem_.stride[0] + tap / problem_.kernel[1] * problem_.dilation[0] -
+                      problem_.pad_before[0];
+    const int64_t w = row.j * problem_.stride[1] + tap % problem_.kernel[1] * problem_.dilation[1] -
+                      problem_.pad_before[1];
     return x_ + row.n * problem_.x_strides[0] +
-           (group * p_.in_channels + channel) * problem_.x_strides[1] +
-           h * problem_.x_strides[2] + w * problem_.x_strides[3];
+           (group * p_.in_channels + channel) * problem_.x_strides[1] + h * problem_.x_strides[2] +
+           w * problem_.x_strides[3];
   }
 
   // Vectors: one panel per register tile of units `y`.
@@ -239,9 +239,9 @@ class MatrixWeight {
                              (group * p_.out_channels + channel) * problem_.y_strides[1] +
                              row % height * problem_.y_strides[2] +
                              chunk.columns.begin * problem_.y_strides[3];
-      pack_y_products(to, width, k, rows * p_.pitch,
-                      {from, problem_.y_strides[1], problem_.y_strides[3], lanes, 0,
-                       rows * columns});
+      pack_y_products(
+          to, width, k, rows * p_.pitch,
+          {from, problem_.y_strides[1], problem_.y_strides[3], lanes, 0, rows * columns});
       k += rows * p_.pitch;
     }
     // The last step of a piece of x may reach beyond.
@@ -307,8 +307,8 @@ class MatrixWeight {
   const BFloat16* x_;
   const BFloat16* y_;
   BFloat16* w_;
-  Cut x_blocks_;           // units of x's channels, cut into what is packed at a time
-  Cut x_tasks_, y_tasks_;  // blocks of x times taps, units of y
+  Cut x_blocks_;            // units of x's channels, cut into what is packed at a time
+  Cut x_tasks_, y_tasks_;   // blocks of x times taps, units of y
   int64_t rows_, columns_;  // of the sums of a tap
   float* sums_;
   char* workers_;

@@ -10,6 +10,9 @@
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #endif
 #include <immintrin.h>
+#if !defined(DILCONV_TWINS)
+#define DILCONV_AVX512
+#endif
 
 #define DILCONV_MATRIX_FUNCTIONS kMatrixAvx512Bf16
 #define DILCONV_REGISTER_TILE "../matrix/pair_vectors.h"
