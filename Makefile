@@ -36,6 +36,9 @@ KERNEL_DIR ?= build
 KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 # As in setup.py.
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
+ifdef TWINS
+KERNEL_FLAGS += -DDILCONV_TWINS -Wno-psabi
+endif
 # The GPU's kernels are built when there is an nvcc: one binary for each compute capability, and
 # PTX of the last for newer GPUs. CUDART: shared or static.
 NVCC ?= $(shell command -v nvcc)
@@ -49,7 +52,7 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
 
 .DELETE_ON_ERROR:
 .PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo
-.PHONY: bench docs gpu check-cuda-build clean FORCE
+.PHONY: check-twins bench docs gpu check-cuda-build clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,7 +101,7 @@ build: build/build.stamp ## build the extension and install it into .venv, edita
 test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-check-all: lint check-kernels check-emulated models ## run every check there is
+check-all: lint check-kernels check-emulated check-twins models ## run every check there is
 	$(BIN)/python -m pytest --slow=all $(ARGS)
 
 lint: build/lint.stamp ## check formatting, style and types
@@ -131,6 +134,11 @@ check-emulated: ## check the kernels as run by an aarch64 machine and by older x
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check
 	qemu-x86_64 -cpu Nehalem build/check
 	qemu-x86_64 -cpu Haswell build/check
+
+# The products of bfloat16 that this machine may lack, in plain C++ instead of the instructions.
+check-twins: ## check the bfloat16 kernels without the instructions that they are made for
+	@$(MAKE) --no-print-directory -j$(JOBS) TWINS=1 KERNEL_DIR=build/twins build/twins/check
+	build/twins/check --isa amx --isa avx512_bf16
 
 # In a copy of the checkout, because the extension in this one is built for another torch.
 check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, and check what needs no GPU

@@ -54,6 +54,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", nargs="+", type=int, metavar="N", help="[1 2, as far as there are CPUs]")
     add("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS, help="[all]")
     add("--seconds", type=float, default=0.3, help="to spend on timing each row [%(default)s]")
+    add(
+        "--clock",
+        choices=tuple(timing.CLOCKS),
+        default="wall",
+        help="cpu: the process's own time, for one thread on a machine that does other work, too",
+    )
     add("--memory", action="store_true", help="measure each row's peak memory, too")
     add(
         "--quick",
@@ -119,10 +125,11 @@ def measure(row: Row, worker: Worker, options: argparse.Namespace) -> Result:
         return result
     check_baseline(result, worker)
     sides = BOTH[:1] if result.note else BOTH
-    times = attempt(worker, jobs.time_row, row, sides, options.seconds, options.sample)
+    how = (options.seconds, options.sample, options.clock)
+    times = attempt(worker, jobs.time_row, row, sides, *how)
     if isinstance(times, CrashedError) and sides == BOTH:
         result.note = "F.conv2d crashed"
-        times = attempt(worker, jobs.time_row, row, BOTH[:1], options.seconds, options.sample)
+        times = attempt(worker, jobs.time_row, row, BOTH[:1], *how)
     if isinstance(times, Exception):
         result.note = f"ours {failure(times)}"
         return result

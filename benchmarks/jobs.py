@@ -50,12 +50,14 @@ def check_baseline(row: Row) -> dict[str, Any]:
     return {"error": cases.error(row, value), "backend": backend}
 
 
-def time_row(row: Row, sides: tuple[str, ...], seconds: float, sample: float) -> list[list[float]]:
+def time_row(
+    row: Row, sides: tuple[str, ...], seconds: float, sample: float, clock: str
+) -> list[list[float]]:
     """Seconds per call in each round, of each of ``sides``, taken in turns."""
     prepare(row)
     if row.device == "cuda":
         return gpu.interleaved(row, sides, seconds, sample)
-    return timing.interleaved([cases.SIDES[side](row) for side in sides], seconds, sample)
+    return timing.interleaved([cases.SIDES[side](row) for side in sides], seconds, sample, clock)
 
 
 def extra_memory(row: Row, side: str) -> int | None:

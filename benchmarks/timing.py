@@ -1,4 +1,4 @@
-"""Wall-clock time of functions, taken in turns; and what the machine can do at most."""
+"""Time of functions, taken in turns; and what the machine can do at most."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 # of other programs, then matter little.
 SAMPLE_SECONDS = 0.005
 LEAST_ROUNDS, MOST_ROUNDS = 3, 1000
+# The CPU's time is that of all threads together, without that of other programs.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # Sizes of the copies, in bytes read and written: from the caches of one core to main memory.
 COPY_BYTES = tuple(1 << power for power in (18, 20, 22, 24, 26, 28))
 
@@ -30,6 +32,7 @@ def interleaved(
     functions: Sequence[Callable[[], Any]],
     seconds: float,
     sample_seconds: float = SAMPLE_SECONDS,
+    clock: str = "wall",
 ) -> list[list[float]]:
     """Time functions in turns, so that they share whatever else the machine does.
 
@@ -39,11 +42,12 @@ def interleaved(
         functions: what to call.
         seconds: for all of them together; there are at least three rounds, however long they take.
         sample_seconds: the least length of one sample.
+        clock: one of ``CLOCKS``.
 
     Returns:
         For every function, the seconds per call in each round.
     """
-    timers = [Timer(function) for function in functions]
+    timers = [Timer(function, timer=CLOCKS[clock]) for function in functions]
     calls = [_calls_per_sample(timer, sample_seconds) for timer in timers]
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds

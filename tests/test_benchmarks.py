@@ -131,7 +131,7 @@ def test_a_bad_baseline_is_marked_and_not_timed(monkeypatch, note):
 
     monkeypatch.setattr(jobs, "check_baseline", check_baseline)
     row = Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward")
-    options = SimpleNamespace(seconds=0.0, sample=1e-4, memory=False)
+    options = SimpleNamespace(seconds=0.0, sample=1e-4, memory=False, clock="wall")
     result = bench.measure(row, Here(), options)
     assert result.note == note
     assert not result.failed

@@ -9,7 +9,7 @@ namespace dilconv {
 namespace {
 
 const bool registered = register_device(
-    {"cpu", {kDepthwise, kWinograd, kDirect, kReference}, machine_instruction_sets(), [] {
+    {"cpu", {kDepthwise, kWinograd, kMatrix, kDirect, kReference}, machine_instruction_sets(), [] {
        return 0;
      }});
 

@@ -24,12 +24,32 @@ void run_tasks(const TaskPool& pool, int64_t count, void (*task)(void*, int64_t,
 
 const InstructionSet& kernels_for(int isa) {
 #if defined(__x86_64__)
-  const std::string name = find_device("cpu")->instruction_sets[isa];
-  return name == "avx512" ? kAvx512 : name == "avx2" ? kAvx2 : kSse2;
+  // A set that has no kernels of its own runs those of the next one.
+  for (const std::vector<const char*>& names = find_device("cpu")->instruction_sets;; ++isa) {
+    const std::string name = names[isa];
+    if (name == "avx512") return kAvx512;
+    if (name == "avx2") return kAvx2;
+    if (name == "sse2") return kSse2;
+  }
 #else
   (void)isa;
   return kGeneric;
 #endif
+}
+
+const MatrixFunctions* matrix_for(const ConvProblem& p, int isa) {
+#if defined(DILCONV_MATRIX)
+  const std::string name = find_device("cpu")->instruction_sets[isa];
+  // A tile takes 32 products of a row at a time, and so mostly zeros where few channels are read.
+  constexpr int64_t kFewChannels = 4;
+  const int64_t read = (p.op == DILCONV_GRAD_INPUT ? p.out_channels : p.in_channels) / p.groups;
+  const bool few = p.op != DILCONV_GRAD_WEIGHT && read <= kFewChannels;
+  if (name == "amx" && !few) return &kMatrixAmx;
+  if (name == "amx" || name == "avx512_bf16") return &kMatrixAvx512Bf16;
+#else
+  (void)p, (void)isa;
+#endif
+  return nullptr;
 }
 
 int element_bytes(const ConvProblem& problem) { return problem.dtype == DILCONV_FLOAT64 ? 8 : 4; }

@@ -109,6 +109,7 @@ const Sizes kSizes[] = {
     {"long sum, few channels", 1, 1, 160, 3, {5, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
     {"rows hold vectors", 2, 2, 6, 18, {5, 75}, {3, 3}, {1, 1}, {1, 4}, {1, 4}, {1, 4}},
     {"many output channels", 2, 1, 24, 112, {9, 15}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
+    {"channels fill tiles", 2, 1, 64, 80, {7, 37}, {3, 3}, {1, 1}, {2, 2}, {2, 2}, {2, 2}},
     {"wide rows", 1, 1, 2, 3, {3, 530}, {3, 3}, {1, 1}, {1, 16}, {1, 16}, {1, 16}},
 };
 
@@ -369,6 +370,7 @@ struct Wanted {
   const char* kernel = "";     // --kernel name: this one alone
   const char* problem = "";    // --problem text: those whose name contains it
   bool until_failure = false;  // --until-failure
+  std::vector<const char*> isas;  // --isa name: these, instead of all that the machine has
 };
 
 Wanted parse(int argc, char** argv) {
@@ -384,8 +386,12 @@ Wanted parse(int argc, char** argv) {
       wanted.kernel = argv[++i];
     } else if (option == "--problem" && has_value) {
       wanted.problem = argv[++i];
+    } else if (option == "--isa" && has_value) {
+      wanted.isas.push_back(argv[++i]);
     } else {
-      std::printf("usage: check [--every n] [--kernel name] [--problem text] [--until-failure]\n");
+      std::printf(
+          "usage: check [--every n] [--kernel name] [--problem text] [--isa name] "
+          "[--until-failure]\n");
       std::exit(2);
     }
   }
@@ -397,7 +403,12 @@ Wanted parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   const Wanted wanted = parse(argc, argv);
   int checked = 0, cases = 0;
-  for (const char* isa : machine.instruction_sets) {
+  for (const char* isa : wanted.isas) {
+    bool known = false;
+    for (const char* has : machine.instruction_sets) known = known || std::strcmp(has, isa) == 0;
+    expect(known, isa, "the machine has no such instruction set");
+  }
+  for (const char* isa : wanted.isas.empty() ? machine.instruction_sets : wanted.isas) {
     machine.select(isa);
     int here = 0;
     for (const Sizes& sizes : kSizes) {

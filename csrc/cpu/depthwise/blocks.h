@@ -2,28 +2,6 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-template <class T, class S>
-inline Vector<T> load_widened(const S* from) {
-  if constexpr (kSame<S, T>) {
-    return load(from);
-  } else {
-    T values[kLanes<T>];
-    for (int lane = 0; lane < kLanes<T>; ++lane) values[lane] = widen(from[lane]);
-    return load(values);
-  }
-}
-
-template <class T, class S>
-inline void store_narrowed(S* to, Vector<T> value) {
-  if constexpr (kSame<S, T>) {
-    store(to, value);
-  } else {
-    T values[kLanes<T>];
-    store(values, value);
-    for (int lane = 0; lane < kLanes<T>; ++lane) narrow(values[lane], to[lane]);
-  }
-}
-
 // Where the lanes of a vector lie in a tensor; lanes beyond `used` are none of its channels.
 template <class T>
 struct LaneOffsets {

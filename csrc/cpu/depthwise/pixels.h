@@ -52,13 +52,13 @@ constexpr int kSharedTaps = 4;
 // channels of a strip, row by row of the kernel, and in the order of the columns they read, which
 // is the order of the sums: those that read inside for every pixel, by fours and the rest of the
 // row, and before and after them those that do so for some pixels only.
-template <class T>
+template <class S, class T>
 class PixelGather {
  public:
   // weights: [tap][channel]. starts: what sums start from; null: from what is written. far: the
   // views are not in the cache. lists: 4 * kernel taps.
-  PixelGather(const DepthwisePlan& plan, const Region& region, const PixelView<const T>& read,
-              const PixelView<T>& written, const T* weights, int64_t tap_pitch, const T* starts,
+  PixelGather(const DepthwisePlan& plan, const Region& region, const PixelView<const S>& read,
+              const PixelView<S>& written, const T* weights, int64_t tap_pitch, const T* starts,
               bool far, StripTaps* lists)
       : p_(plan),
         region_(region),
@@ -172,10 +172,10 @@ class PixelGather {
     const Span &h = region_.h, &w = region_.w;
     for (int64_t i = rows.begin; i < rows.end; ++i) {
       const Part a = kernel_rows(i);
-      const T* from = read_.at(i * h.read_step, 0);
-      T* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
-      const T* ahead = far_ ? next_row(i, begin) : nullptr;
-      const T* next = far_ && i + 1 < rows.end ? to + h.step * written_.row_pitch : nullptr;
+      const S* from = read_.at(i * h.read_step, 0);
+      S* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
+      const S* ahead = far_ ? next_row(i, begin) : nullptr;
+      const S* next = far_ && i + 1 < rows.end ? to + h.step * written_.row_pitch : nullptr;
       for (int64_t at = 0; at < channels; at += kLanes<T>) {
         const int64_t c = least(at, channels - kLanes<T>);
         if (ahead)
@@ -190,7 +190,7 @@ class PixelGather {
   }
 
   // What row i + 1 reads for the first time.
-  const T* next_row(int64_t i, int64_t begin) const {
+  const S* next_row(int64_t i, int64_t begin) const {
     const Span &h = region_.h, &w = region_.w;
     if (h.tap_count == 0 || w.tap_count == 0) return nullptr;
     const int64_t one = h.taps[0].origin, other = h.taps[h.tap_count - 1].origin;
@@ -201,16 +201,16 @@ class PixelGather {
   }
 
   template <int Q>
-  __attribute__((always_inline)) void pixels(Part rows, const T* from, T* to, int64_t c) const {
+  __attribute__((always_inline)) void pixels(Part rows, const S* from, S* to, int64_t c) const {
     Vector<T> total[Q];
     if (starts_) {
 #pragma GCC unroll 14
       for (int q = 0; q < Q; ++q) total[q] = load(starts_ + c);
     } else {
 #pragma GCC unroll 14
-      for (int q = 0; q < Q; ++q) total[q] = load(to + c + q * written_step_);
+      for (int q = 0; q < Q; ++q) total[q] = load_widened<T>(to + c + q * written_step_);
     }
-    const T* read = from + c;
+    const S* read = from + c;
     const T* weights = weights_ + c;
     const int64_t together = one_kind_ ? most(1, rows.end - rows.begin) : 1;
     for (int64_t a = rows.begin; a < rows.end; a += together) {
@@ -227,12 +227,12 @@ class PixelGather {
       add_parts(tails_, per_row_.tails, some, read, weights, total);
     }
 #pragma GCC unroll 14
-    for (int q = 0; q < Q; ++q) store(to + c + q * written_step_, total[q]);
+    for (int q = 0; q < Q; ++q) store_narrowed<T>(to + c + q * written_step_, total[q]);
   }
 
   // B neighbouring taps at a time.
   template <int B, int Q>
-  void add(const StripTaps* list, int64_t per_row, Part rows, const T* read, const T* weights,
+  void add(const StripTaps* list, int64_t per_row, Part rows, const S* read, const T* weights,
            Vector<T> (&total)[Q]) const {
     const int64_t step = step_;
     for (const StripTaps* taps = list + rows.begin * per_row; taps < list + rows.end * per_row;
@@ -240,10 +240,10 @@ class PixelGather {
       Vector<T> weight[B];
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) weight[b] = load(weights + taps->weight + b * weight_step_);
-      const T* at = read + taps->read;
+      const S* at = read + taps->read;
 #pragma GCC unroll 17
       for (int v = 0; v < Q + B - 1; ++v) {
-        const Vector<T> value = load(at + v * step);
+        const Vector<T> value = load_widened<T>(at + v * step);
 #pragma GCC unroll 4
         for (int b = 0; b < B; ++b)
           if (v >= b && v - b < Q) total[v - b] += value * weight[b];
@@ -252,23 +252,23 @@ class PixelGather {
   }
 
   template <int Q>
-  void add_parts(const StripTaps* list, int64_t per_row, Part rows, const T* read, const T* weights,
+  void add_parts(const StripTaps* list, int64_t per_row, Part rows, const S* read, const T* weights,
                  Vector<T> (&total)[Q]) const {
     const int64_t step = step_;
     for (const StripTaps* tap = list + rows.begin * per_row; tap < list + rows.end * per_row;
          ++tap) {
       const Vector<T> weight = load(weights + tap->weight);
-      const T* at = read + tap->read;
+      const S* at = read + tap->read;
 #pragma GCC unroll 14
       for (int q = 0; q < Q; ++q)
-        if (q >= tap->first && q < tap->last) total[q] += load(at + q * step) * weight;
+        if (q >= tap->first && q < tap->last) total[q] += load_widened<T>(at + q * step) * weight;
     }
   }
 
   const DepthwisePlan& p_;
   const Region& region_;
-  const PixelView<const T>& read_;
-  const PixelView<T>& written_;
+  const PixelView<const S>& read_;
+  const PixelView<S>& written_;
   const T* weights_;
   const T* starts_;
   int64_t tap_pitch_, step_, written_step_;

@@ -148,15 +148,12 @@ class Depthwise {
     Arena arena(scratch_ + worker * worker_bytes_);
     StripTaps* lists = arena.template take<StripTaps>(4 * taps_);
     if (p_.form == DepthwiseForm::kInPlace) {
-      if constexpr (kSame<S, T>) {
-        const int64_t n = index / tiles;
-        const PixelView<const T> read = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
-                                         p_.read_strides[3]};
-        const PixelView<T> written = {written_ + n * p_.written_strides[0], 0, 0,
-                                      p_.written_strides[2], p_.written_strides[3]};
-        gather_box(tile, read, written, table_, starts_, p_.channels, lists);
-      }
-      return;
+      const int64_t n = index / tiles;
+      const PixelView<const S> read = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
+                                       p_.read_strides[3]};
+      const PixelView<S> written = {written_ + n * p_.written_strides[0], 0, 0,
+                                    p_.written_strides[2], p_.written_strides[3]};
+      return gather_box(tile, read, written, table_, starts_, p_.channels, lists);
     }
     const int64_t n = index / tiles / blocks_, block = index / tiles % blocks_;
     T* packed = arena.template take<T>(read_elements_);
@@ -175,13 +172,14 @@ class Depthwise {
   }
 
   // `count` channels; the views, weights and starts hold them from 0 on.
-  void gather_box(const Box& tile, const PixelView<const T>& read, const PixelView<T>& written,
+  template <class E>
+  void gather_box(const Box& tile, const PixelView<const E>& read, const PixelView<E>& written,
                   const T* weights, const T* starts, int64_t count, StripTaps* lists) const {
     const bool far = p_.form == DepthwiseForm::kInPlace;
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       const Part rows = part_of(region->h, tile.h.begin, tile.h.end);
       const Part columns = part_of(region->w, tile.w.begin, tile.w.end);
-      PixelGather<T>(p_, *region, read, written, weights, padded_, starts, far, lists)
+      PixelGather<E, T>(p_, *region, read, written, weights, padded_, starts, far, lists)
           .run(rows, columns, count);
     }
   }

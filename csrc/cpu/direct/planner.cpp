@@ -8,14 +8,6 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// Positions j in [0, count) for which origin + j * step lies in [0, size).
-Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
-  const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);
-  const int64_t end = origin >= size ? 0 : (size - 1 - origin) / step + 1;
-  const int64_t first = std::min(begin, count);
-  return {first, std::clamp(end, first, count)};
-}
-
 // Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more
 // than the zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in
 // sixteenths.
@@ -171,32 +163,6 @@ bool flattens(const ConvProblem& p) {
          p.y_strides[2] == p.out_size[1] * p.y_strides[3];
 }
 
-ConvProblem flattened(ConvProblem p) {
-  p.in_size[1] *= p.in_size[0];
-  p.out_size[1] *= p.out_size[0];
-  p.in_size[0] = p.out_size[0] = 1;
-  return p;
-}
-
-void set_roles(GatherPlan& plan, const ConvProblem& p) {
-  const bool forward = p.op == DILCONV_CONV2D;
-  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
-  plan.batch = p.batch;
-  plan.groups = p.groups;
-  plan.read_channels = forward ? in : out;
-  plan.written_channels = forward ? out : in;
-  plan.weight_group_stride = out * p.w_strides[0];
-  for (int i = 0; i < 4; ++i) {
-    plan.read_strides[i] = forward ? p.x_strides[i] : p.y_strides[i];
-    plan.written_strides[i] = forward ? p.y_strides[i] : p.x_strides[i];
-    plan.weight_strides[i] = p.w_strides[i < 2 && !forward ? 1 - i : i];
-  }
-  for (int axis = 0; axis < 2; ++axis) {
-    plan.read_size[axis] = forward ? p.in_size[axis] : p.out_size[axis];
-    plan.kernel[axis] = p.kernel[axis];
-  }
-}
-
 bool widens(const ConvProblem& p) {
   return p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
 }
@@ -241,6 +207,41 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
 
 }  // namespace
 
+Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
+  const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);
+  const int64_t end = origin >= size ? 0 : (size - 1 - origin) / step + 1;
+  const int64_t first = std::min(begin, count);
+  return {first, std::clamp(end, first, count)};
+}
+
+ConvProblem flattened(const ConvProblem& problem) {
+  ConvProblem p = problem;
+  if (!flattens(p)) return p;
+  p.in_size[1] *= p.in_size[0];
+  p.out_size[1] *= p.out_size[0];
+  p.in_size[0] = p.out_size[0] = 1;
+  return p;
+}
+
+void set_roles(GatherPlan& plan, const ConvProblem& p) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  plan.batch = p.batch;
+  plan.groups = p.groups;
+  plan.read_channels = forward ? in : out;
+  plan.written_channels = forward ? out : in;
+  plan.weight_group_stride = out * p.w_strides[0];
+  for (int i = 0; i < 4; ++i) {
+    plan.read_strides[i] = forward ? p.x_strides[i] : p.y_strides[i];
+    plan.written_strides[i] = forward ? p.y_strides[i] : p.x_strides[i];
+    plan.weight_strides[i] = p.w_strides[i < 2 && !forward ? 1 - i : i];
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    plan.read_size[axis] = forward ? p.in_size[axis] : p.out_size[axis];
+    plan.kernel[axis] = p.kernel[axis];
+  }
+}
+
 OwnedRegions::OwnedRegions(AxisPlan h, AxisPlan w)
     : taps_h_(std::move(h.taps)), taps_w_(std::move(w.taps)) {
   const auto span = [](const AxisSpan& s, const std::vector<Tap>& taps) {
@@ -257,8 +258,22 @@ OwnedRegions whole_regions(const ConvProblem& problem) {
   return OwnedRegions(plan_axis(problem, 0, kNeverCut), plan_axis(problem, 1, kNeverCut));
 }
 
+OwnedRegions cut_regions(const ConvProblem& p, int64_t row_overhead, int64_t run_overhead) {
+  return OwnedRegions(plan_axis(p, 0, row_overhead), plan_axis(p, 1, run_overhead));
+}
+
+int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes) {
+  constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
+  const int64_t sample_bytes =
+      plan.groups * element_bytes *
+      (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
+  const int64_t filling = divide_up(tile * plan.region_count, std::max<int64_t>(1, pixels));
+  return std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch),
+                    plan.batch);
+}
+
 OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {
-  const ConvProblem p = flattens(problem) ? flattened(problem) : problem;
+  const ConvProblem p = flattened(problem);
   set_roles(plan, p);
 
   const int64_t lanes = vector_bytes / element_bytes;
@@ -291,14 +306,7 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   plan.vectors = dots                        ? VectorsHold::kReadChannels
                  : by_channels || few_pixels ? VectorsHold::kWrittenChannels
                                              : VectorsHold::kWrittenPixels;
-  constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
-  const int64_t sample_bytes =
-      plan.groups * element_bytes *
-      (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
-  const int64_t filling =
-      divide_up(kMaxVectors * lanes * plan.region_count, std::max<int64_t>(1, pixels));
-  plan.samples = std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes),
-                            std::min(filling, plan.batch), plan.batch);
+  plan.samples = choose_samples(plan, pixels, kMaxVectors * lanes, element_bytes);
   plan.panel_depth = std::min(kPanelDepth, p.kernel[0] * p.kernel[1] * plan.read_channels);
   // A panel of pixel vectors is to stay in the first-level cache; one of packed rows passes through
   // it.

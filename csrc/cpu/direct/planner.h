@@ -36,6 +36,24 @@ class OwnedRegions {
   std::vector<Region> regions_;
 };
 
+// The problem, a 1×1 convolution of dense planes as one of single rows.
+ConvProblem flattened(const ConvProblem& problem);
+
+// Sets sizes, strides and channels of a conv2d's or grad_input's plan.
+void set_roles(GatherPlan& plan, const ConvProblem& problem);
+
+// Cuts the plane where taps enter or leave the image, but not so finely that the pieces cost more
+// than the zeros they avoid: along each axis, a piece of n positions and t taps is charged
+// (n + overhead / 16) * t.
+OwnedRegions cut_regions(const ConvProblem& problem, int64_t row_overhead, int64_t run_overhead);
+
+// How many samples are worked on together: as many as stay in the cache, or as it takes to fill
+// tiles of `tile` pixels. pixels: written ones of a sample.
+int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes);
+
+// Positions j in [0, count) for which origin + j * step lies in [0, size).
+Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size);
+
 // conv2d's or grad_input's regions, one per residue, with every tap; for grad_weight, those of
 // conv2d.
 OwnedRegions whole_regions(const ConvProblem& problem);

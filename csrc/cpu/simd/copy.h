@@ -62,6 +62,82 @@ inline void copy_dense(T* to, const T* from, int64_t count) {
   copy_rows(to, 0, from, 0, 1, count);
 }
 
+// ---- vectors of 16-bit elements
+
+// A vector's lanes in 16 bits each, or in 32.
+struct Lanes16 {
+  typedef uint16_t Type __attribute__((vector_size(kVectorBytes / 2)));
+};
+using Bits16 = Lanes16::Type;
+using Bits32 = Vector<uint32_t>;
+
+inline Bits16 load_bits(const void* from) {
+  Bits16 bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return bits;
+}
+
+// The intrinsics do what the generic code beside them does; it takes many instructions, though, and
+// the compiler would pass halves of vectors through memory.
+inline Vector<float> widen_vector(const BFloat16* from) {
+#if defined(DILCONV_AVX512)
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(__mmask16(-1), __m256i(load_bits(from)));
+  return Vector<float>(Bits32(wide) << 16);
+#else
+  return Vector<float>(__builtin_convertvector(load_bits(from), Bits32) << 16);
+#endif
+}
+
+inline Vector<float> widen_vector(const Half* from) {
+#if defined(DILCONV_AVX512)
+  return Vector<float>(_mm512_maskz_cvtph_ps(__mmask16(-1), __m256i(load_bits(from))));
+#else
+  float values[kLanes<float>];
+  for (int lane = 0; lane < kLanes<float>; ++lane) values[lane] = widen(from[lane]);
+  return load(values);
+#endif
+}
+
+inline void narrow_vector(Vector<float> values, BFloat16* to) {
+  const Bits32 bits = Bits32(values);
+  const Bits32 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const Bits32 result = values == values ? rounded : Bits32{} + 0x7fc0;
+#if defined(DILCONV_AVX512)
+  const Bits16 words = Bits16(_mm512_maskz_cvtepi32_epi16(__mmask16(-1), __m512i(result)));
+#else
+  const Bits16 words = __builtin_convertvector(result, Bits16);
+#endif
+  __builtin_memcpy(to, &words, sizeof words);
+}
+
+inline void narrow_vector(Vector<float> values, Half* to) {
+#if defined(DILCONV_AVX512)
+  const Bits16 words = Bits16(_mm512_maskz_cvtps_ph(__mmask16(-1), __m512(values),
+                                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  __builtin_memcpy(to, &words, sizeof words);
+#else
+  float array[kLanes<float>];
+  store(array, values);
+  for (int lane = 0; lane < kLanes<float>; ++lane) narrow(array[lane], to[lane]);
+#endif
+}
+
+template <class T, class S>
+inline Vector<T> load_widened(const S* from) {
+  if constexpr (kSame<S, T>)
+    return load(from);
+  else
+    return widen_vector(from);
+}
+
+template <class T, class S>
+inline void store_narrowed(S* to, Vector<T> value) {
+  if constexpr (kSame<S, T>)
+    store(to, value);
+  else
+    narrow_vector(value, to);
+}
+
 // count elements, `step` apart in memory, become dense.
 template <class T, class S>
 inline void gather(T* to, const S* from, int64_t step, int64_t count) {
@@ -69,7 +145,9 @@ inline void gather(T* to, const S* from, int64_t step, int64_t count) {
     if constexpr (kSame<T, S>) {
       copy_dense(to, from, count);
     } else {
-      for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+      int64_t i = 0;
+      for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, load_widened<T>(from + i));
+      for (; i < count; ++i) to[i] = widen(from[i]);
     }
     return;
   }
@@ -83,7 +161,9 @@ inline void scatter(S* to, int64_t step, const T* from, int64_t count) {
     if constexpr (kSame<T, S>) {
       copy_dense(to, from, count);
     } else {
-      for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i]);
+      int64_t i = 0;
+      for (; i + kLanes<T> <= count; i += kLanes<T>) store_narrowed<T>(to + i, load(from + i));
+      for (; i < count; ++i) narrow(from[i], to[i]);
     }
     return;
   }

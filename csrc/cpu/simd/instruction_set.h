@@ -5,6 +5,7 @@
 #include "../../core/dilconv.h"
 #include "../depthwise/plan.h"
 #include "../direct/plan.h"
+#include "../matrix/plan.h"
 #include "../winograd/plan.h"
 
 namespace dilconv {
@@ -42,6 +43,19 @@ struct InstructionSet {
   GatherFunctions<WinogradPlan> winograd_gather[kWinogradForms][4];
   WeightFunctions<WinogradPlan> winograd_weight[kWinogradForms][4];
 };
+
+// Native products of bfloat16.
+struct MatrixFunctions {
+  MatrixShape shape;
+  GatherFunctions<GatherPlan> gather;
+  WeightFunctions<MatrixWeightPlan> weight;
+};
+
+// Compilers that know the instructions, and the shuffles that packing takes.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 12)
+#define DILCONV_MATRIX 1
+extern const MatrixFunctions kMatrixAvx512Bf16, kMatrixAmx;
+#endif
 
 #if defined(__x86_64__)
 extern const InstructionSet kSse2, kAvx2, kAvx512;

@@ -22,6 +22,9 @@ constexpr Form kForms[kWinogradForms] = {
     {{1, 2}, {1, 5}, 80, 60, 20},    {{1, 3}, {1, 4}, 80, 50, 20},
     {{1, 5}, {1, 2}, 80, 30, 25},    {{3, 1}, {4, 1}, 80, 50, 20}};
 
+// Transformed weights, or their gradients, may take half a megabyte more than the weights.
+constexpr int64_t kMoreBytes = 524288;
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
@@ -87,8 +90,6 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   plan.h = plan_axis(p, 0, form);
   plan.w = plan_axis(p, 1, form);
 
-  // Transformed weights, or their gradients, may take half a megabyte more than the weights.
-  constexpr int64_t kMoreBytes = 524288;
   const int64_t lanes = vector_bytes / element_bytes;
   const int64_t filter_bytes = form.planes() * plan.read_channels * element_bytes;
   const int64_t bytes =
@@ -121,6 +122,13 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
                          : channels_in_vectors ? written_vectors
                                                : written) /
                         kEfficiency;
+  // Transformed weights that do not stay in the second-level cache are written and read back, which
+  // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
+  constexpr double kFilterPassing = 2000, kCacheBytes = 1048576;
+  const double weight_bytes = double(p.kernel[0] * p.kernel[1] * 4) * read * written;
+  const bool passes_filters =
+      p.dtype == DILCONV_BFLOAT16 && weight_bytes + kMoreBytes > kCacheBytes;
+  const double passing = passes_filters ? kFilterPassing : 0;
   double best = 0;
   int64_t chosen = -1;
   for (int64_t index = 0; index < kWinogradForms; ++index) {
@@ -134,13 +142,13 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
     const double cost =
         tiles * (planes * read * written_vectors + passes * form.data * read_vectors +
                  form.result * written_vectors) +
-        form.filter * read * written_vectors;
+        (form.filter + passing) * read * written_vectors;
     if (chosen < 0 || cost < best) {
       best = cost;
       chosen = index;
     }
   }
-  return {chosen, chosen >= 0 && best < direct};
+  return {chosen, chosen < 0 ? 0 : direct / best};
 }
 
 }  // namespace dilconv

@@ -8,7 +8,7 @@ namespace dilconv {
 
 struct WinogradChoice {
   int64_t form;  // of WinogradForms, the one expected to be fastest; -1 if there is none
-  bool pays;     // whether it is expected to be faster than the direct kernel
+  double gain;   // how many times as fast as the direct kernel it is expected to be
 };
 
 WinogradChoice choose_winograd_form(const ConvProblem& problem);

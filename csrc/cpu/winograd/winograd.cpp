@@ -20,9 +20,12 @@ const char* refuses(const ConvProblem& p, int) {
   return nullptr;
 }
 
-const char* declines(const ConvProblem& p, int) {
-  return choose_winograd_form(p).pays ? nullptr
-                                      : "winograd's transforms would cost more than it saves";
+// It multiplies float32, which takes longer than native products of bfloat16.
+const char* declines(const ConvProblem& p, int isa) {
+  const double gain = choose_winograd_form(p).gain;
+  if (gain <= 1) return "winograd's transforms would cost more than it saves";
+  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(p, isa) : nullptr;
+  return matrix && gain <= matrix->shape.speed ? "native products of bfloat16 are faster" : nullptr;
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {

@@ -1,0 +1,43 @@
+// The row of the matrix kernel: bfloat16, on instruction sets that multiply it.
+#include "../kernels.h"
+#include "../tasks.h"
+#include "planner.h"
+
+namespace dilconv {
+namespace {
+
+const char* refuses(const ConvProblem& problem, int isa) {
+  if (problem.dtype != DILCONV_BFLOAT16) return "matrix runs bfloat16 only";
+  return matrix_for(problem, isa) ? nullptr : "the instruction set has no products of bfloat16";
+}
+
+size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
+  if (writes_nothing(problem)) return 0;
+  const MatrixFunctions& matrix = *matrix_for(problem, isa);
+  const int workers = choose_workers(problem, threads);
+  if (problem.op == DILCONV_GRAD_WEIGHT)
+    return matrix.weight.workspace_bytes(OwnedMatrixWeightPlan(problem, matrix.shape).plan,
+                                         workers);
+  return matrix.gather.workspace_bytes(OwnedMatrixGatherPlan(problem, matrix.shape).plan, workers);
+}
+
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int isa) {
+  if (writes_nothing(problem)) return;
+  const MatrixFunctions& matrix = *matrix_for(problem, isa);
+  const TaskPool pool = make_pool(problem, execution.threads);
+  if (problem.op == DILCONV_GRAD_WEIGHT) {
+    const OwnedMatrixWeightPlan owned(problem, matrix.shape);
+    matrix.weight.run(owned.plan, tensors.x, tensors.y, tensors.w, tensors.workspace, pool);
+    return;
+  }
+  const bool forward = problem.op == DILCONV_CONV2D;
+  const OwnedMatrixGatherPlan owned(problem, matrix.shape);
+  matrix.gather.run(owned.plan, forward ? tensors.x : tensors.y, tensors.w, tensors.bias,
+                    forward ? tensors.y : tensors.x, tensors.workspace, pool);
+}
+
+}  // namespace
+
+const Kernel kMatrix = {"matrix", refuses, never_declines, workspace_bytes, run};
+
+}  // namespace dilconv

@@ -1,0 +1,73 @@
+// The matrix kernel's register tile in vectors: 8 rows, of which a pair is broadcast, by 3 vectors
+// of 16 pairs.
+//
+// Included inside an instruction set's anonymous namespace; see matrix.inc.
+
+constexpr MatrixShape kShape = {2, 1, 256, 96, 2.4};
+constexpr int kRowUnits = 8;     // in a register tile
+constexpr int kTileVectors = 3;  // in a register tile
+
+// What a thread sets up before it multiplies.
+struct Session {
+  Session() {}
+};
+
+// sum += even * even + odd * odd, for each lane's pair with the broadcast one.
+inline Vector<float> add_pairs(Vector<float> sum, Pairs pairs, uint32_t pair) {
+#if !defined(DILCONV_TWINS)
+  return Vector<float>(
+      _mm512_dpbf16_ps(__m512(sum), __m512bh(pairs), __m512bh(_mm512_set1_epi32(int(pair)))));
+#else
+  const Pairs row = pair - Pairs{}, high = Pairs{} + 0xffff0000u;
+  return sum + Vector<float>(row << 16) * Vector<float>(pairs << 16) +
+         Vector<float>(row & high) * Vector<float>(pairs & high);
+#endif
+}
+
+template <int R, int V>
+void multiply_pairs(const BFloat16* const* rows, const BFloat16* vectors, const Piece* pieces,
+                    int count, float* sums, int64_t pitch, bool add) {
+  constexpr int lanes = kLanes<float>;
+  const BFloat16* row[R];
+  Vector<float> total[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    row[r] = rows[r];
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) total[r][v] = Vector<float>{};
+  }
+  for (int s = 0; s < count; ++s) {
+    const BFloat16* from = vectors + pieces[s].vector * (V * lanes);
+    const int64_t end = pieces[s].row + 2 * pieces[s].steps;
+    for (int64_t at = pieces[s].row; at < end; at += 2, from += 2 * V * lanes) {
+      Pairs vector[V];
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) __builtin_memcpy(&vector[v], from + 2 * v * lanes, kVectorBytes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        uint32_t pair;
+        __builtin_memcpy(&pair, row[r] + at, sizeof pair);
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) total[r][v] = add_pairs(total[r][v], vector[v], pair);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) {
+      float* sum = sums + r * pitch + v * lanes;
+      store(sum, add ? load(sum) + total[r][v] : total[r][v]);
+    }
+}
+
+// The tile function for a number of row units and vectors.
+template <int R = kRowUnits>
+MultiplyPairs pair_tile(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return pair_tile<R - 1>(rows, vectors);
+  }
+  return vectors == 1   ? multiply_pairs<R, 1>
+         : vectors == 2 ? multiply_pairs<R, 2>
+                        : multiply_pairs<R, 3>;
+}

@@ -1,0 +1,272 @@
+// Packing: 16 lanes by up to 32 products of bfloat16, in pairs of products.
+//
+// Where a pair is a lane's products 2p and 2p + 1, the rows' operand has a lane's pairs side by
+// side, the vectors' operand the lanes of a pair.
+//
+// Included inside an instruction set's anonymous namespace; see matrix.inc.
+
+using Pairs = Vector<uint32_t>;
+constexpr int kSquareLanes = kLanes<uint32_t>;
+constexpr int kSquareProducts = 2 * kSquareLanes;
+
+typedef uint16_t Words __attribute__((vector_size(kVectorBytes / 2)));  // one for each lane
+typedef uint16_t Products __attribute__((vector_size(kVectorBytes)));
+
+// The first `count` of 32 elements; the others are zero.
+inline Products load_products(const BFloat16* from, int64_t count) {
+  Products products = {};
+#if !defined(DILCONV_TWINS)
+  if (count < kSquareProducts)
+    return Products(_mm512_maskz_loadu_epi16(__mmask32((1u << count) - 1), from));
+#endif
+  __builtin_memcpy(&products, from, size_t(2 * count));
+  return products;
+}
+
+inline void store_products(BFloat16* to, Products products, int64_t count) {
+#if !defined(DILCONV_TWINS)
+  if (count < kSquareProducts)
+    return _mm512_mask_storeu_epi16(to, __mmask32((1u << count) - 1), __m512i(products));
+#endif
+  __builtin_memcpy(to, &products, size_t(2 * count));
+}
+
+inline void store_words(BFloat16* to, Words words, int64_t count) {
+#if !defined(DILCONV_TWINS)
+  if (count < kSquareLanes)
+    return _mm256_mask_storeu_epi16(to, __mmask16((1u << count) - 1), __m256i(words));
+#endif
+  __builtin_memcpy(to, &words, size_t(2 * count));
+}
+
+#if !defined(DILCONV_TWINS)
+template <int half, int... e>
+inline Products interleave(Products even, Products odd, Indices<e...>) {
+  constexpr int lanes = sizeof...(e);
+  return __builtin_shufflevector(even, odd, (half * lanes / 2 + e / 2 + e % 2 * lanes)...);
+}
+
+// Lanes' pairs from their even and odd products: of lanes 0 to 15 (half 0), or of the others.
+template <int half>
+inline Products make_pairs(Products even, Products odd) {
+  return interleave<half>(even, odd, Count<kSquareProducts>::Type());
+}
+
+inline void transpose(Pairs (&square)[kSquareLanes]) { transpose_stage<1>(square); }
+#else
+// Vectors that the machine does not have take minutes to compile.
+template <int half>
+inline Products make_pairs(Products even, Products odd) {
+  Products pairs;
+  for (int e = 0; e < kSquareProducts; ++e)
+    pairs[e] = (e % 2 ? odd : even)[half * kSquareLanes + e / 2];
+  return pairs;
+}
+
+inline void transpose(Pairs (&square)[kSquareLanes]) {
+  for (int row = 0; row < kSquareLanes; ++row)
+    for (int column = 0; column < row; ++column) {
+      const uint32_t below = square[row][column];
+      square[row][column] = square[column][row];
+      square[column][row] = below;
+    }
+}
+#endif
+
+// Elements (lane, product) where they lie; those before product `first` and from `lanes` or
+// `products` on count as zero, and are not read.
+struct SquareSource {
+  const BFloat16* from;
+  int64_t lane_stride, product_stride;
+  int64_t lanes, first, products;
+
+  // How many there are from product k on, of 32.
+  int64_t clip(int64_t k) const { return most(0, least(kSquareProducts, products - k)); }
+
+  // `count` lanes' products k, if there are any.
+  Products at(int64_t lane, int64_t k, int64_t count) const {
+    if (k < first || k >= products) return Products{};
+    return load_products(from + lane + k * product_stride, count);
+  }
+};
+
+inline void load_square(const SquareSource& s, int64_t pairs, Pairs (&square)[kSquareLanes]) {
+  if (s.product_stride == 1 && s.first == 0) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kSquareLanes; ++lane)
+      square[lane] = lane < s.lanes
+                         ? Pairs(load_products(s.from + lane * s.lane_stride, s.products))
+                         : Pairs{};
+    return transpose(square);
+  }
+  for (int64_t p = 0; p < pairs; ++p) {
+    BFloat16 words[kSquareProducts] = {};
+    for (int64_t k = most(2 * p, s.first); k < least(2 * p + 2, s.products); ++k)
+      for (int64_t lane = 0; lane < s.lanes; ++lane)
+        words[2 * lane + k - 2 * p] = s.from[lane * s.lane_stride + k * s.product_stride];
+    __builtin_memcpy(&square[p], words, sizeof words);
+  }
+}
+
+// Calls use(lane, product, source, pairs) for each square of the elements, in `products` rounded up
+// to `step`.
+template <class Use>
+inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use) {
+  for (int64_t lane = 0; lane < all.lanes; lane += kSquareLanes)
+    for (int64_t k = 0; k < rounded; k += kSquareProducts) {
+      const SquareSource square = {all.from + lane * all.lane_stride + k * all.product_stride,
+                                   all.lane_stride,
+                                   all.product_stride,
+                                   least(kSquareLanes, all.lanes - lane),
+                                   most(0, all.first - k),
+                                   all.clip(k)};
+      use(lane, k, square, least(kSquareProducts, rounded - k) / 2);
+    }
+}
+
+// pack_vectors() of lanes that lie densely: 32 at a time.
+inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
+  const int64_t lanes = round_up(source.lanes, kSquareLanes);
+  for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts) {
+    const int64_t count = least(kSquareProducts, source.lanes - lane);
+    const int64_t stored = 2 * least(kSquareProducts, lanes - lane);
+    for (int64_t k = 0; k < rounded; k += 2) {
+      const Products even = source.at(lane, k, count), odd = source.at(lane, k + 1, count);
+      BFloat16* at = to + k * width + 2 * lane;
+      store_products(at, make_pairs<0>(even, odd), least(kSquareProducts, stored));
+      if (stored > kSquareProducts)
+        store_products(at + kSquareProducts, make_pairs<1>(even, odd), stored - kSquareProducts);
+    }
+  }
+}
+
+// The vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane + k % 2], for k
+// below `rounded`, an even number. Lanes up to a multiple of 16 are written.
+inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
+  if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded);
+  for_squares(source, rounded,
+              [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
+                Pairs square[kSquareLanes];
+                load_square(from, pairs, square);
+                BFloat16* at = to + k * width + 2 * lane;
+                for (int64_t p = 0; p < pairs; ++p)
+                  store_products(at + p * 2 * width, Products(square[p]), kSquareProducts);
+              });
+}
+
+inline void clear_products(BFloat16* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
+}
+
+// One lane's products, 1 or 2 elements apart.
+inline void pack_row(BFloat16* to, const BFloat16* from, const SquareSource& source,
+                     int64_t rounded) {
+  if (source.product_stride == 1) {
+    for (int64_t k = 0; k < rounded; k += kSquareProducts)
+      store_products(to + k, load_products(from + k, source.clip(k)),
+                     least(kSquareProducts, rounded - k));
+    return;
+  }
+  for (int64_t k = 0; k < rounded; k += kSquareLanes) {
+    // Of every pair the first; the last one's second is not read.
+    const int64_t elements = most(0, least(kSquareProducts, 2 * (source.products - k) - 1));
+    const Pairs pairs = Pairs(load_products(from + 2 * k, elements));
+    store_words(to + k, __builtin_convertvector(pairs, Words), least(kSquareLanes, rounded - k));
+  }
+}
+
+// pack_rows() of at most four products that lie densely.
+template <int products>
+inline void pack_short_rows(BFloat16* to, int64_t pitch, const SquareSource& source) {
+  for (int64_t lane = 0; lane < source.lanes; ++lane) {
+    // In a register: storing parts and loading the whole would wait for the stores.
+    const BFloat16* from = source.from + lane * source.lane_stride;
+    uint64_t row = 0;
+    __builtin_memcpy(&row, from, products / 2 * 4);
+    if (products % 2 == 1) row |= uint64_t(from[products - 1].bits) << 16 * (products - 1);
+    __builtin_memcpy(to + lane * pitch, &row, (products + 1) / 2 * 4);
+  }
+}
+
+// The first `lanes` of a square's lanes, become rows of `products` products.
+inline void store_rows(BFloat16* to, int64_t pitch, Pairs (&square)[kSquareLanes], int64_t lanes,
+                       int64_t products) {
+  if (products <= 4) {  // not worth a transposition
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const uint64_t row = square[0][lane] | uint64_t(square[1][lane]) << 32;
+      __builtin_memcpy(to + lane * pitch, &row, size_t(2 * products));
+    }
+    return;
+  }
+  transpose(square);
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    store_products(to + lane * pitch, Products(square[lane]), products);
+}
+
+// pack_rows() of lanes that lie densely: 32 at a time.
+inline void pack_lane_rows(BFloat16* to, int64_t pitch, const SquareSource& source,
+                           int64_t rounded) {
+  for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts)
+    for (int64_t k = 0; k < rounded; k += kSquareProducts) {
+      const int64_t lanes = least(kSquareProducts, source.lanes - lane);
+      const int64_t products = least(kSquareProducts, rounded - k);
+      Pairs low[kSquareLanes] = {}, high[kSquareLanes] = {};
+      for (int64_t p = 0; p < products / 2; ++p) {
+        const Products even = source.at(lane, k + 2 * p, lanes);
+        const Products odd = source.at(lane, k + 2 * p + 1, lanes);
+        low[p] = Pairs(make_pairs<0>(even, odd));
+        if (lanes > kSquareLanes) high[p] = Pairs(make_pairs<1>(even, odd));
+      }
+      BFloat16* at = to + lane * pitch + k;
+      store_rows(at, pitch, low, least(kSquareLanes, lanes), products);
+      if (lanes > kSquareLanes)
+        store_rows(at + kSquareLanes * pitch, pitch, high, lanes - kSquareLanes, products);
+    }
+}
+
+// The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`, an
+// even number; source.first is 0.
+inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, int64_t rounded) {
+  if (source.product_stride == 1 && rounded <= 4) {
+    if (source.products == 1 && rounded == 2) return pack_short_rows<1>(to, pitch, source);
+    if (source.products == 2 && rounded == 2) return pack_short_rows<2>(to, pitch, source);
+    if (source.products == 3) return pack_short_rows<3>(to, pitch, source);
+    if (source.products == 4) return pack_short_rows<4>(to, pitch, source);
+  }
+  if (source.product_stride == 1 || source.product_stride == 2) {
+    for (int64_t lane = 0; lane < source.lanes; ++lane)
+      pack_row(to + lane * pitch, source.from + lane * source.lane_stride, source, rounded);
+    return;
+  }
+  if (source.lane_stride == 1 && source.lanes > 4)
+    return pack_lane_rows(to, pitch, source, rounded);
+  for (int64_t lane = 0; lane < source.lanes; ++lane) {
+    BFloat16* row = to + lane * pitch;
+    const BFloat16* from = source.from + lane * source.lane_stride;
+    for (int64_t k = 0; k < source.products; ++k) row[k] = from[k * source.product_stride];
+    clear_products(row + source.products, rounded - source.products);
+  }
+}
+
+// to[i * step] = sums[i], rounded, for i below `count`.
+inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t count) {
+#if !defined(DILCONV_TWINS)
+  const Words words = Words(_mm512_cvtneps_pbh(__m512(sums)));
+#else
+  const Pairs bits = Pairs(sums);
+  const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const Words words = __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+#endif
+  if (step == 1) return store_words(to, words, count);
+  for (int64_t i = 0; i < count; ++i) to[i * step].bits = words[i];
+}
+
+// The same for `count` sums in whole vectors, with a bias for each, if there is one.
+inline void round_sums(BFloat16* to, int64_t step, const float* sums, const float* bias,
+                       int64_t count) {
+  for (int64_t i = 0; i < count; i += kSquareLanes) {
+    Vector<float> total = load(sums + i);
+    if (bias) total += load(bias + i);
+    round_vector(to + i * step, step, total, least(kSquareLanes, count - i));
+  }
+}

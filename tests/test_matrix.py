@@ -1,0 +1,52 @@
+"""The kernel matrix: where it runs, and what its instructions do that others do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import dilconv_ext as dc
+from calls import make_call
+from dilconv_ext import _C
+from problems import Problem, make_tensors
+
+NATIVE = [isa for isa in _C.isas() if isa in ("amx", "avx512_bf16")]
+OTHERS = [isa for isa in _C.isas() if isa not in NATIVE]
+POINTWISE = Problem("pointwise", 2, 24, 40, (9, 7), (1, 1))
+
+
+@pytest.mark.parametrize("isa", OTHERS)
+def test_it_needs_products_of_bfloat16(isa: str) -> None:
+    call = make_call("conv2d", POINTWISE, make_tensors(POINTWISE, torch.bfloat16))
+    assert call.refusals(isa)["matrix"] == "the instruction set has no products of bfloat16"
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+def test_it_is_preferred_to_widening(isa: str) -> None:
+    tensors = make_tensors(POINTWISE, torch.bfloat16)
+    with dc.options(isa=isa):
+        assert make_call("conv2d", POINTWISE, tensors).selected() == "matrix"
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+def test_winograd_must_beat_native_products(isa: str) -> None:
+    """Winograd's float32 products pay where they are few enough; here they are not."""
+    x, w = torch.randn(1, 32, 33, 33), torch.randn(64, 32, 3, 3)
+    wide = {"padding": 12, "dilation": 12, "isa": isa}
+    assert _chosen(x, w, **wide) == "winograd"
+    assert _chosen(x.bfloat16(), w.bfloat16(), **wide) == "matrix"
+
+
+def _chosen(x: torch.Tensor, w: torch.Tensor, isa: str, **how: int) -> str:
+    with dc.options(isa=isa):
+        return dc.explain(x, w, **how).forward.kernel
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+def test_subnormal_numbers_count_as_zero(isa: str) -> None:
+    x = torch.full((1, 8, 4, 4), 2.0**-130, dtype=torch.bfloat16)
+    w = torch.full((8, 8, 1, 1), 2.0**100, dtype=torch.bfloat16)
+    with dc.options(kernel="matrix", isa=isa):
+        assert dc.functional.conv2d(x, w).count_nonzero() == 0
+        normal = dc.functional.conv2d(x * 2.0**10, w)
+    assert (normal == 8 * 2.0**-20).all()
