@@ -48,8 +48,8 @@ class GatherBlock {
     first_channel_ = digit(p.channel_tiles) * tile_columns;
     first_pixel_ = digit(p.tiles_per_strip) * tile_rows;
     first_column_ = digit(p.strips) * p.strip_width;
-    residue_h_ = digit(p.h.residues);
-    residue_w_ = digit(p.w.residues);
+    residue_h_ = digit(residues_of(p.h));
+    residue_w_ = digit(residues_of(p.w));
     first_sample_ = p.first_sample + digit(p.sample_groups) * p.samples_per_tile;
     group_ = int(rest);
     rows_ = (p.h.written - 1 - residue_h_) / p.h.residues + 1;
@@ -97,6 +97,10 @@ class GatherBlock {
   }
 
  private:
+  // Those that have positions.
+  __device__ static int residues_of(const GatherAxis& axis) {
+    return axis.residues < axis.written ? axis.residues : axis.written;
+  }
   __device__ int pixels() const { return rows_ * columns_; }
 
   const GatherParams& p_;

@@ -69,25 +69,35 @@ class ImageMatrix {
   template <class Tap>
   __device__ Vec<T, kChunk<T>> gather_chunk(const PixelRow& row, const Tap& tap) const {
     Vec<T, kChunk<T>> chunk;
-    TapColumn column;
-    bool inside = false;
-    int taps = 0, channel = 0;
+    TapColumn column = tap(0);
+    bool inside = contains(row, column);
+    if (columns_.inner() >= kChunk<T>) {
+#pragma unroll
+      for (int e = 0; e < kChunk<T>; ++e) chunk.at[e] = element(row, column, inside, e);
+      return chunk;
+    }
+    int taps = 1, channel = 0;
 #pragma unroll
     for (int e = 0; e < kChunk<T>; ++e) {
-      if (e == 0 || channel == columns_.inner()) {
+      if (channel == columns_.inner()) {
         column = tap(taps++);
         inside = contains(row, column);
         channel = 0;
       }
-      chunk.at[e] = inside && channel < column.channels
-                        ? load<T>(data_ + row.offset + column.offset + channel * image_.channel)
-                        : T{};
-      ++channel;
+      chunk.at[e] = element(row, column, inside, channel++);
     }
     return chunk;
   }
 
  private:
+  // The channel-th from the column on.
+  __device__ T element(const PixelRow& row, const TapColumn& column, bool inside,
+                       int channel) const {
+    return inside && channel < column.channels
+               ? load<T>(data_ + row.offset + column.offset + channel * image_.channel)
+               : T{};
+  }
+
   const T* data_;
   const ImageParams& image_;
   const TapGrid taps_;

@@ -116,10 +116,11 @@ class PixelLoader {
         step_(base_.at(unsigned(kCopies ? Mine::row(1) - Mine::row(0) : kSliceDepth<T>))),
         position_(base_.sum(first_pixel, base_.at(unsigned(Mine::row(0))))),
         table_(reinterpret_cast<TapColumn*>(table)),
-        channels_per_tap_(matrix.channels_per_tap()) {
-    for (int tap = int(threadIdx.x); tap * channels_per_tap_ < kTableEntries; tap += kThreads) {
+        taps_per_chunk_(kChunk<T> / matrix.channels_per_tap()) {
+    const int channels_per_tap = matrix.channels_per_tap();
+    for (int tap = int(threadIdx.x); tap * channels_per_tap < kTableEntries; tap += kThreads) {
       const TapColumn column =
-          matrix.column(matrix.columns().at(unsigned(first_column + tap * channels_per_tap_)));
+          matrix.column(matrix.columns().at(unsigned(first_column + tap * channels_per_tap)));
       store_shared(&table_[tap].offset, PixelRow{column.offset, column.y, column.x});
       store_shared(&table_[tap].channels, column.channels);
     }
@@ -127,7 +128,7 @@ class PixelLoader {
 
   __device__ void fetch(Layout stage) {
     if constexpr (kCopies) {
-      const TapColumn column = tap_column(Mine::chunk(0));
+      const TapColumn column = tap_column(Mine::chunk(0));  // one tap to a chunk
 #pragma unroll
       for (int i = 0; i < Mine::kCount; ++i) {
         matrix_.copy_chunk(stage.chunk(Mine::row(i), Mine::chunk(i)),
@@ -138,7 +139,7 @@ class PixelLoader {
       const PixelRow row = pixels_.row(matrix_, position_);
 #pragma unroll
       for (int i = 0; i < Mine::kCount; ++i) {
-        const int first = Mine::chunk(i) * kChunk<T> / channels_per_tap_;
+        const int first = Mine::chunk(i) * taps_per_chunk_;
         chunks_[i] = matrix_.gather_chunk(row, [&](int tap) { return tap_column(first + tap); });
       }
       position_ = base_.sum(position_, step_);
@@ -165,7 +166,7 @@ class PixelLoader {
   const Odometer step_;  // to the thread's next row, in this slice or the next
   Odometer position_;
   TapColumn* const table_;
-  const int channels_per_tap_;
+  const int taps_per_chunk_;
   Vec<T, kChunk<T>> chunks_[kCopies ? 1 : Mine::kCount];
 };
 

@@ -7,7 +7,7 @@
 namespace dilconv::cuda {
 namespace {
 
-constexpr int64_t kIntLimit = INT32_MAX;
+constexpr int64_t kIntLimit = INT32_MAX - 1024;  // with room for the rest of a tile
 
 constexpr TileSize kTiles[] = {
     {TileName::kLarge, 128, 128}, {TileName::kMedium, 128, 64}, {TileName::kNarrow, 128, 32}};
@@ -181,6 +181,13 @@ int choose_splits(const ConvProblem& p, const WeightParams& w) {
 
 bool fits_int(int64_t a, int64_t b) { return a == 0 || b <= kIntLimit / a; }
 
+// By an upper bound for the blocks of one sample: each residue has its own last tiles.
+bool fits_grid(const ConvProblem& p) {
+  const GatherAxis h = make_axis(p, 0), w = make_axis(p, 1);
+  const double tiles = double(h.written) * w.written / 16 + 16.0 * residues(h) * residues(w);
+  return tiles * double(written_channels(p) / 32 + 1) * double(p.groups) < double(kIntLimit);
+}
+
 }  // namespace
 
 const char* gemm_refuses(const ConvProblem& p) {
@@ -197,6 +204,7 @@ const char* gemm_refuses(const ConvProblem& p) {
     return "an image of more than 2^31 pixels";
   if (!fits_int(kernel_size(p), std::max(in_per_group(p), out_per_group(p)) + 16))
     return "a sum over more than 2^31 products";
+  if (is_gather(p) && !fits_grid(p)) return "a sample of more than 2^31 tiles";
   return nullptr;
 }
 
