@@ -116,7 +116,7 @@ MUTANTS = [
         "lanes left out",
         "depthwise/partial_sums.h",
         "for (int mask = kWarp / 2; mask > 0; mask /= 2)",
-        "for (int mask = kWarp / 4; mask > 0; mask /= 2)",
+        "for (int mask = kWarp / 2; mask > 1; mask /= 2)",
         WRONG,
     ),
     _pixels_weight(

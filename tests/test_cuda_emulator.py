@@ -96,6 +96,7 @@ def test_default_selection(op: str, p: Problem) -> None:
     assert exact.numel() == 0 or emulated_gpu.threads_run() > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [p for p in PROBLEMS if not p.slow], ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_tf32(op: str, p: Problem) -> None:
@@ -166,15 +167,24 @@ class _Op(torch.autograd.Function):
         return None, None, write(first), write(second), None, None
 
 
-@pytest.mark.parametrize("kernel", emulated_gpu.kernels())
-@pytest.mark.parametrize("p", TINY, ids=str)
+def _gradient_rows() -> list[Any]:
+    """Each tiny problem by default selection, and by every kernel that takes all its ops."""
+    rows = []
+    for p in TINY:
+        calls = [make_call(op, p, make_tensors(p, torch.float64)) for op in OPS]
+        for kernel in (None, *emulated_gpu.kernels()):
+            if kernel is None or not any(map(Gpu(kernel).refusal, calls)):
+                rows.append(pytest.param(p, kernel, id=f"{p}-{kernel}"))
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("p", "kernel"), _gradient_rows())
 @pytest.mark.parametrize("op", OPS)
-def test_gradients(op: str, p: Problem, kernel: str) -> None:
-    """First and second derivatives in float64, where the kernel takes all three ops."""
+def test_gradients(op: str, p: Problem, kernel: str | None) -> None:
+    """First and second derivatives in float64."""
     call = make_call(op, p, make_tensors(p, torch.float64))
     gpu = Gpu(kernel)
-    if any(gpu.refusal(make_call(o, p, make_tensors(p, torch.float64))) for o in OPS):
-        gpu = Gpu()  # its neighbours take what it refuses
 
     def f(a: Tensor, b: Tensor) -> Tensor:
         return _Op.apply(gpu, op, a, b, call.size, call.params)
