@@ -138,8 +138,10 @@ $(KERNEL_DIR)/libdilconv_cpu.so: $(KERNEL_OBJECTS)
 $(KERNEL_DIR)/libdilconv_cuda.so: $(CUDA_OBJECTS)
 	$(NVCC) -shared -cudart $(CUDART) -Xlinker -soname=$(@F) -o $@ $^
 
-$(KERNEL_DIR)/check: tests/kernels/check.cpp $(KERNEL_DIR)/libdilconv_cpu.so
+$(KERNEL_DIR)/check: tests/kernels/check.cpp tests/kernels/machine_cpu.cpp $(KERNEL_DIR)/libdilconv_cpu.so
 	$(CXX) $(KERNEL_FLAGS) -pthread -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+
+include tests/cuda_emulator/emulator.mk
 
 # --- what a user looks at -------------------------------------------------------------------
 

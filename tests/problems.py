@@ -159,6 +159,7 @@ PROBLEMS: list[Problem] = [
     Problem("channels_64_to_64", 1, 64, 64, (7, 9), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("channels_33_to_65", 2, 33, 65, (6, 5), (3, 3), padding=(1, 1, 1, 1)),
     Problem("channels_130_to_40", 1, 130, 40, (5, 6), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("channels_24_to_112", 1, 24, 112, (9, 15), (3, 3), padding=(1, 1, 1, 1)),
     # Kernels of other shapes.
     Problem("kernel_1x1", 2, 20, 12, (6, 7), (1, 1)),
     Problem("kernel_1x1_wide", 1, 96, 48, (9, 9), (1, 1)),

@@ -65,7 +65,7 @@ std::string check_problem(const ConvProblem& p) {
 }
 
 std::string describe(const ConvProblem& p) {
-  return text(op_name(p.op), ' ', dtype_name(p.dtype), " x ", p.batch, 'x', p.in_channels, 'x',
+  return text(op_name(p.op), ' ', dtype_name(p.dtype), p.allow_tf32 ? " (tf32)" : "", " x ", p.batch, 'x', p.in_channels, 'x',
               p.in_size[0], 'x', p.in_size[1], " w ", p.out_channels, 'x', p.in_channels / p.groups,
               'x', p.kernel[0], 'x', p.kernel[1], " y ", p.batch, 'x', p.out_channels, 'x',
               p.out_size[0], 'x', p.out_size[1], " stride ", p.stride[0], 'x', p.stride[1],

@@ -163,6 +163,139 @@ __device__ inline T shuffle_xor(T value, int mask) {
 
 // --- asynchronous copies and tensor cores -----------------------------------------------------
 
+__device__ inline unsigned shared_address(const void* address) {
+  return unsigned(__cvta_generic_to_shared(address));
+}
+
+// Copies 16 bytes from global to shared memory, both aligned to that, or writes zeros there if not
+// `valid`: then the source is not read. The copy is complete when wait_async says so; before sm_80
+// at once.
+__device__ inline void copy_async(void* shared, const void* global, bool valid) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
+               : "memory");
+#else
+  store_shared(shared, valid ? __ldg(static_cast<const uint4*>(global)) : uint4{});
+#endif
+}
+
+// Closes a group of this thread's copies.
+__device__ inline void commit_async() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most the thread's `pending` latest groups are still under way.
+template <int pending>
+__device__ inline void wait_async() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#endif
+}
+
+// Four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane i gives the address
+// of row i % 8, 16 bytes, of matrix i / 8. at[m] holds elements 2 * (lane % 4) and the next, the
+// first in the low half, of row lane / 4 of matrix m.
+__device__ inline Vec<uint32_t, 4> load_matrices(const void* row) {
+  Vec<uint32_t, 4> result;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(result.at[0]), "=r"(result.at[1]), "=r"(result.at[2]), "=r"(result.at[3])
+               : "r"(shared_address(row))
+               : "memory");
+  return result;
+}
+
+// The same of the transposed matrices: at[m] holds elements 2 * (lane % 4) and the next of column
+// lane / 4.
+__device__ inline Vec<uint32_t, 4> load_matrices_transposed(const void* row) {
+  Vec<uint32_t, 4> result;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(result.at[0]), "=r"(result.at[1]), "=r"(result.at[2]), "=r"(result.at[3])
+               : "r"(shared_address(row))
+               : "memory");
+  return result;
+}
+
+// sums += a * b by a whole warp, in the register layouts of PTX's mma.sync.row.col. Half runs from
+// sm_75 on, the others from sm_80 on.
+
+// m16n8k16
+template <class T>
+__device__ void multiply_matrices(float (&sums)[4], const Vec<uint32_t, 4>& a,
+                                  const Vec<uint32_t, 2>& b);
+template <>
+__device__ inline void multiply_matrices<Half>(float (&sums)[4], const Vec<uint32_t, 4>& a,
+                                               const Vec<uint32_t, 2>& b) {
+#if __CUDA_ARCH__ >= 800
+  asm(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
+#else
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    asm(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a.at[2 * half]), "r"(a.at[2 * half + 1]), "r"(b.at[half]));
+#endif
+}
+template <>
+__device__ inline void multiply_matrices<BFloat16>(float (&sums)[4], const Vec<uint32_t, 4>& a,
+                                                   const Vec<uint32_t, 2>& b) {
+#if __CUDA_ARCH__ >= 800
+  asm(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
+#else
+  __trap();
+#endif
+}
+
+// m16n8k8, TF32: of what round_to_tf32 returned. Here T is float.
+template <>
+__device__ inline void multiply_matrices<float>(float (&sums)[4], const Vec<uint32_t, 4>& a,
+                                                const Vec<uint32_t, 2>& b) {
+#if __CUDA_ARCH__ >= 800
+  asm(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
+#else
+  __trap();
+#endif
+}
+
+// The bits of a float, rounded to TF32.
+__device__ inline uint32_t round_to_tf32(uint32_t bits) {
+#if __CUDA_ARCH__ >= 800
+  uint32_t result;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(__uint_as_float(bits)));
+  return result;
+#else
+  return bits;
+#endif
+}
+
+// m8n8k4
+__device__ inline void multiply_matrices(double (&sums)[2], double a, double b) {
+#if __CUDA_ARCH__ >= 800
+  asm(
+      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+d"(sums[0]), "+d"(sums[1])
+      : "d"(a), "d"(b));
+#else
+  __trap();
+#endif
+}
+
 }  // namespace dilconv::cuda
 
 #endif

@@ -7,8 +7,11 @@
 namespace dilconv {
 namespace {
 
-const bool registered = register_device(
-    {"cuda", {kCudaDepthwise, kCudaReference}, cuda::instruction_sets(), cuda::machine_isa});
+const bool registered =
+    register_device({"cuda",
+                     {kCudaDepthwise, kCudaTensorCores, kCudaTf32, kCudaSimt, kCudaReference},
+                     cuda::instruction_sets(),
+                     cuda::machine_isa});
 
 }  // namespace
 }  // namespace dilconv

@@ -7,5 +7,8 @@ namespace dilconv {
 
 extern const Kernel kCudaDepthwise;
 extern const Kernel kCudaReference;
+extern const Kernel kCudaSimt;
+extern const Kernel kCudaTensorCores;
+extern const Kernel kCudaTf32;
 
 }  // namespace dilconv

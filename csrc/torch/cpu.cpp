@@ -55,6 +55,7 @@ void copy_strides(const Tensor& tensor, bool batched, const Shape& shape, int64_
 ConvProblem make_problem(dilconv_op op, const Shape& shape, const ConvArgs& args, bool has_bias,
                          const Tensor& x, const Tensor& w, const Tensor& y) {
   ConvProblem p;
+  p.allow_tf32 = false;
   p.op = op;
   p.dtype = dtype_of(x);
   p.has_bias = has_bias;

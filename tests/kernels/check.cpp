@@ -1,12 +1,13 @@
-// Every kernel of the library against its reference kernel, through the C interface alone: no
-// torch, no Python.
+// Every kernel of the library against the reference kernel of csrc/core, through the C interface
+// alone: no torch, no Python.
 //
 // Runs each instruction set that the machine has, on whole problems with every dtype, op and
 // layout; checks that nothing is written outside the output and the workspace, and that the bits do
-// not depend on the threads. This is what is cross-compiled and run under an emulator to test
-// instruction sets that the build machine lacks.
+// not depend on the threads, or on the order in which a GPU runs its own. This is what is cross-
+// compiled and run under an emulator to test instruction sets that the build machine lacks.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "../../csrc/core/dilconv.h"
 #include "../../csrc/core/scalar.h"
+#include "machine.h"
 
 namespace {
 
@@ -106,6 +108,7 @@ const Sizes kSizes[] = {
      {0, 1}},
     {"long sum, few channels", 1, 1, 160, 3, {5, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
     {"rows hold vectors", 2, 2, 6, 18, {5, 75}, {3, 3}, {1, 1}, {1, 4}, {1, 4}, {1, 4}},
+    {"many output channels", 2, 1, 24, 112, {9, 15}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}},
     {"wide rows", 1, 1, 2, 3, {3, 530}, {3, 3}, {1, 1}, {1, 16}, {1, 16}, {1, 16}},
 };
 
@@ -114,22 +117,27 @@ struct Dtype {
   const char* name;
   size_t bytes;
   double tolerance;  // relative, in the L2 norm
+  bool tf32 = false;
 };
 
 const Dtype kDtypes[] = {
-    {DILCONV_FLOAT64, "float64", 8, 1e-13}, {DILCONV_FLOAT32, "float32", 4, 2e-6},
-    {DILCONV_FLOAT16, "float16", 2, 1e-3},  {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},
-    {DILCONV_INT8, "int8", 1, 0},           {DILCONV_UINT8, "uint8", 1, 0},
-    {DILCONV_INT16, "int16", 2, 0},         {DILCONV_INT32, "int32", 4, 0},
-    {DILCONV_INT64, "int64", 8, 0}};
+    {DILCONV_FLOAT64, "float64", 8, 1e-13},   {DILCONV_FLOAT32, "float32", 4, 2e-6},
+    {DILCONV_FLOAT32, "tf32", 4, 1e-3, true}, {DILCONV_FLOAT16, "float16", 2, 1e-3},
+    {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},  {DILCONV_INT8, "int8", 1, 0},
+    {DILCONV_UINT8, "uint8", 1, 0},           {DILCONV_INT16, "int16", 2, 0},
+    {DILCONV_INT32, "int32", 4, 0},           {DILCONV_INT64, "int64", 8, 0}};
 const char* const kOps[] = {"conv2d", "grad_input", "grad_weight"};
 constexpr size_t kGuard = 256;
 constexpr unsigned char kCanary = 0xA5;
 
-// A block of memory between two guards.
+const Machine machine = this_machine();
+
+// A block of memory between two guards, and NaN in every floating dtype until it is written.
 class Buffer {
  public:
-  explicit Buffer(size_t bytes) : bytes_(bytes), raw_(bytes + 2 * kGuard + 64, kCanary) {}
+  explicit Buffer(size_t bytes) : bytes_(bytes), raw_(bytes + 2 * kGuard + 64, char(kCanary)) {
+    std::memset(data(), 0xFF, bytes);
+  }
   char* data() {
     const size_t base = reinterpret_cast<size_t>(raw_.data()) + kGuard;
     return raw_.data() + (base + 63) / 64 * 64 - base + kGuard;
@@ -141,6 +149,7 @@ class Buffer {
       if (static_cast<unsigned char>(*p) != kCanary) return false;
     return true;
   }
+  size_t bytes() const { return bytes_; }
   bool operator==(Buffer& other) { return std::memcmp(data(), other.data(), bytes_) == 0; }
 
  private:
@@ -225,6 +234,7 @@ Case make_case(const Sizes& s, int op, const Dtype& dtype, bool channels_last) {
   p = {};
   p.op = op;
   p.dtype = dtype.id;
+  p.allow_tf32 = dtype.tf32;
   p.has_bias = op != DILCONV_GRAD_WEIGHT;
   p.batch = s.batch;
   p.groups = s.groups;
@@ -253,11 +263,6 @@ Case make_case(const Sizes& s, int op, const Dtype& dtype, bool channels_last) {
   return result;
 }
 
-// "Threads" that take turns, last one first: workers are told apart without a thread library.
-void run_backwards(void*, int count, void (*task)(void*, int), void* context) {
-  while (count-- > 0) task(context, count);
-}
-
 int failures = 0;
 
 void expect(bool holds, const std::string& where, const char* what) {
@@ -266,24 +271,36 @@ void expect(bool holds, const std::string& where, const char* what) {
   std::printf("FAILED %s: %s\n", where.c_str(), what);
 }
 
+int written_tensor(const Case& c) {
+  const int written[] = {2, 0, 1};
+  return written[c.problem.op];
+}
+
 // Runs the named kernel; returns what it wrote.
-Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Buffer>& inputs,
-           Buffer& bias, int threads, const std::string& where) {
-  const int written = c.problem.op == DILCONV_CONV2D       ? 2
-                      : c.problem.op == DILCONV_GRAD_INPUT ? 0
-                                                           : 1;
-  char message[512] = "";
+Buffer run(const char* device, const char* kernel, const Case& c, const Dtype& dtype,
+           std::vector<Buffer>& inputs, Buffer& bias, const Way& way, const std::string& where) {
+  const int written = written_tensor(c);
+  const int threads = way.execution.threads.count;
+  char message[1024] = "";
   size_t bytes = 0;
-  dilconv_status status =
-      dilconv_workspace("cpu", kernel, nullptr, &c.problem, threads, &bytes, message, sizeof message);
+  dilconv_status status = dilconv_workspace(device, kernel, nullptr, &c.problem, threads, &bytes,
+                                            message, sizeof message);
   expect(status == DILCONV_OK, where, message);
   Buffer workspace(bytes), output(size_t(c.elements[written]) * dtype.bytes);
-  dilconv_tensors tensors = {inputs[0].data(), inputs[1].data(), inputs[2].data(),
-                             c.problem.has_bias ? bias.data() : nullptr, workspace.data()};
-  (written == 0 ? tensors.x : written == 1 ? tensors.w : tensors.y) = output.data();
-  const dilconv_execution execution = {{threads, run_backwards, nullptr}, nullptr};
-  status = dilconv_run("cpu", kernel, &c.problem, &tensors, threads > 1 ? &execution : nullptr,
-                       message, sizeof message);
+  const bool mapped = device == machine.device;
+  const auto place = [&](Buffer& buffer, bool writable, const char* name) {
+    return mapped ? machine.map(buffer.data(), buffer.bytes(), writable, name) : buffer.data();
+  };
+  const char* const names[] = {"x", "w", "y"};
+  void* tensors[3];
+  for (int i = 0; i < 3; ++i)
+    tensors[i] = i == written ? place(output, true, names[i]) : place(inputs[i], false, names[i]);
+  const dilconv_tensors all = {tensors[0], tensors[1], tensors[2],
+                               c.problem.has_bias ? place(bias, false, "bias") : nullptr,
+                               place(workspace, true, "workspace")};
+  way.prepare();
+  status = dilconv_run(device, kernel, &c.problem, &all, &way.execution, message, sizeof message);
+  machine.unmap();
   expect(status == DILCONV_OK, where, message);
   expect(workspace.intact(), where, "wrote outside its workspace");
   expect(output.intact(), where, "wrote outside its output");
@@ -291,9 +308,7 @@ Buffer run(const char* kernel, const Case& c, const Dtype& dtype, std::vector<Bu
 }
 
 double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& expected) {
-  const int written = c.problem.op == DILCONV_CONV2D       ? 2
-                      : c.problem.op == DILCONV_GRAD_INPUT ? 0
-                                                           : 1;
+  const int written = written_tensor(c);
   double difference = 0, norm = 0;
   for (int64_t i = 0; i < c.elements[written]; ++i) {
     const double a = get(dtype, got.data() + i * dtype.bytes),
@@ -304,8 +319,9 @@ double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& ex
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
-               bool channels_last) {
+// Checks the named kernel, or all for "".
+int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, bool channels_last,
+               const std::string& wanted) {
   const Case c = make_case(sizes, op, dtype, channels_last);
   std::mt19937 random(7);
   std::uniform_real_distribution<double> uniform(-1, 1);
@@ -321,39 +337,80 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype,
 
   const std::string where = std::string(isa) + ' ' + sizes.name + ' ' + kOps[op] + ' ' +
                             dtype.name + (channels_last ? " channels_last" : " contiguous");
-  Buffer expected = run("reference", c, dtype, inputs, bias, 1, where + " reference");
+  const Way& first = machine.ways.front();
+  Buffer expected = run(machine.oracle, "reference", c, dtype, inputs, bias, first, where);
   int checked = 0;
-  for (int k = 0; const char* kernel = dilconv_kernel_name("cpu", k); ++k) {
-    if (std::strcmp(kernel, "reference") == 0) continue;
-    if (dilconv_accepts("cpu", kernel, nullptr, &c.problem, nullptr, 0) != DILCONV_OK) continue;
+  for (int k = 0; const char* kernel = dilconv_kernel_name(machine.device, k); ++k) {
+    if (machine.oracle == machine.device && std::strcmp(kernel, "reference") == 0) continue;
+    if (!wanted.empty() && wanted != kernel) continue;
+    if (dilconv_accepts(machine.device, kernel, nullptr, &c.problem, nullptr, 0) != DILCONV_OK)
+      continue;
     const std::string what = where + ' ' + kernel;
-    Buffer one = run(kernel, c, dtype, inputs, bias, 1, what);
-    Buffer three = run(kernel, c, dtype, inputs, bias, 3, what);
+    Buffer one = run(machine.device, kernel, c, dtype, inputs, bias, first, what);
     const double error = relative_error(c, dtype, one, expected);
     // Winograd's algorithm trades accuracy for speed.
     const double allowed = std::strcmp(kernel, "winograd") == 0 && dtype.id == DILCONV_FLOAT32
                                ? 5e-6
                                : dtype.tolerance;
     expect(error <= allowed, what, ("relative error " + std::to_string(error)).c_str());
-    expect(one == three, what, "other bits with other threads");
+    for (size_t i = 1; i < machine.ways.size(); ++i) {
+      const Way& way = machine.ways[i];
+      Buffer other = run(machine.device, kernel, c, dtype, inputs, bias, way, what);
+      expect(one == other, what, ("other bits with " + std::string(way.name)).c_str());
+    }
     ++checked;
   }
   return checked;
 }
 
+// What the command line asks for.
+struct Wanted {
+  int every = 1;               // --every n: one case in n
+  const char* kernel = "";     // --kernel name: this one alone
+  const char* problem = "";    // --problem text: those whose name contains it
+  bool until_failure = false;  // --until-failure
+};
+
+Wanted parse(int argc, char** argv) {
+  Wanted wanted;
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    const bool has_value = i + 1 < argc;
+    if (option == "--until-failure") {
+      wanted.until_failure = true;
+    } else if (option == "--every" && has_value) {
+      wanted.every = std::atoi(argv[++i]);
+    } else if (option == "--kernel" && has_value) {
+      wanted.kernel = argv[++i];
+    } else if (option == "--problem" && has_value) {
+      wanted.problem = argv[++i];
+    } else {
+      std::printf("usage: check [--every n] [--kernel name] [--problem text] [--until-failure]\n");
+      std::exit(2);
+    }
+  }
+  return wanted;
+}
+
 }  // namespace
 
-int main() {
-  int checked = 0;
-  for (int i = 0; const char* isa = dilconv_instruction_set("cpu", i); ++i) {
-    dilconv_set_option("isa", isa, nullptr, 0);
+int main(int argc, char** argv) {
+  const Wanted wanted = parse(argc, argv);
+  int checked = 0, cases = 0;
+  for (const char* isa : machine.instruction_sets) {
+    machine.select(isa);
     int here = 0;
-    for (const Sizes& sizes : kSizes)
+    for (const Sizes& sizes : kSizes) {
+      if (!std::strstr(sizes.name, wanted.problem)) continue;
       for (int op = 0; op < 3; ++op)
         for (const Dtype& dtype : kDtypes)
-          for (const bool channels_last : {false, true})
-            here += check_case(isa, sizes, op, dtype, channels_last);
-    std::printf("%s: %d cases checked\n", isa, here);
+          for (const bool channels_last : {false, true}) {
+            if (wanted.until_failure && failures) return 1;
+            if (cases++ % wanted.every == 0)
+              here += check_case(isa, sizes, op, dtype, channels_last, wanted.kernel);
+          }
+    }
+    std::printf("%s %s: %d cases checked\n", machine.device, isa, here);
     checked += here;
   }
   expect(checked > 0, "the library", "no kernel but the reference");

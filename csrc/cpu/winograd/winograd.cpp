@@ -12,6 +12,8 @@ const char* refuses(const ConvProblem& p, int) {
   if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
   if (p.kernel[0] != 3 || p.kernel[1] != 3) return "winograd runs 3x3 kernels only";
   if (p.stride[0] != 1 || p.stride[1] != 1) return "winograd runs stride 1 only";
+  const int64_t summed = p.op == DILCONV_CONV2D ? p.in_channels : p.out_channels;
+  if (p.op != DILCONV_GRAD_WEIGHT && summed == 0) return "winograd needs channels to sum over";
   return nullptr;
 }
 

@@ -1,0 +1,107 @@
+// An image as a matrix that is never stored: a row for each pixel, a column for each (tap,
+// channel). The element is what the tap reads for the pixel, or zero outside the image.
+#pragma once
+
+#include <limits.h>
+
+#include "indexing.h"
+#include "params.h"
+#include "tiles.h"
+
+namespace dilconv::cuda {
+
+// A matrix row: what the tap without displacement reads.
+struct alignas(16) PixelRow {
+  int64_t offset;
+  int y, x;
+};
+constexpr int kNowhere = INT_MIN / 2;  // the y of a row that does not exist
+
+// A matrix column: the tap's displacement, and how many channels there are from it on.
+struct alignas(16) TapColumn {
+  int64_t offset;
+  int y, x;
+  int channels;
+};
+
+template <class T>
+class ImageMatrix {
+ public:
+  __device__ ImageMatrix(const ImageParams& image, int group, const TapGrid& taps)
+      : data_(static_cast<const T*>(image.data) + group * image.group),
+        image_(image),
+        taps_(taps),
+        columns_(taps.columns > 0 ? taps.columns : 1,
+                 image.padded_channels > 0 ? image.padded_channels : 1) {}
+
+  __device__ const OdometerBase& columns() const { return columns_; }
+  // Channels of one tap in a chunk.
+  __device__ int channels_per_tap() const {
+    return columns_.inner() < kChunk<T> ? columns_.inner() : kChunk<T>;
+  }
+  __device__ int column_count() const {
+    return taps_.rows * taps_.columns * image_.padded_channels;
+  }
+
+  __device__ PixelRow row(int sample, int y, int x) const {
+    return {sample * image_.sample + y * image_.row + x * image_.column, y, x};
+  }
+
+  __device__ TapColumn column(const Odometer& k) const {
+    const int y = k.outer * taps_.row_step, x = k.middle * taps_.column_step;
+    return {y * image_.row + x * image_.column + k.inner * image_.channel, y, x,
+            k.outer < taps_.rows ? image_.channels - k.inner : 0};
+  }
+
+  __device__ bool contains(const PixelRow& row, const TapColumn& column) const {
+    return unsigned(row.y + column.y) < unsigned(image_.height) &&
+           unsigned(row.x + column.x) < unsigned(image_.width);
+  }
+
+  // A chunk that lies in memory as it is: neighbouring channels of one tap, aligned.
+  __device__ void copy_chunk(char* shared, const PixelRow& row, const TapColumn& column) const {
+    const bool valid = column.channels > 0 && contains(row, column);
+    copy_async(shared, data_ + (valid ? row.offset + column.offset : 0), valid);
+  }
+
+  // Any chunk. Where a tap has fewer channels than a chunk has elements, a chunk holds several
+  // taps: tap(i) is the column of the i-th, asked for in order.
+  template <class Tap>
+  __device__ Vec<T, kChunk<T>> gather_chunk(const PixelRow& row, const Tap& tap) const {
+    Vec<T, kChunk<T>> chunk;
+    TapColumn column = tap(0);
+    bool inside = contains(row, column);
+    if (columns_.inner() >= kChunk<T>) {
+#pragma unroll
+      for (int e = 0; e < kChunk<T>; ++e) chunk.at[e] = element(row, column, inside, e);
+      return chunk;
+    }
+    int taps = 1, channel = 0;
+#pragma unroll
+    for (int e = 0; e < kChunk<T>; ++e) {
+      if (channel == columns_.inner()) {
+        column = tap(taps++);
+        inside = contains(row, column);
+        channel = 0;
+      }
+      chunk.at[e] = element(row, column, inside, channel++);
+    }
+    return chunk;
+  }
+
+ private:
+  // The channel-th from the column on.
+  __device__ T element(const PixelRow& row, const TapColumn& column, bool inside,
+                       int channel) const {
+    return inside && channel < column.channels
+               ? load<T>(data_ + row.offset + column.offset + channel * image_.channel)
+               : T{};
+  }
+
+  const T* data_;
+  const ImageParams& image_;
+  const TapGrid taps_;
+  OdometerBase columns_;
+};
+
+}  // namespace dilconv::cuda

@@ -1,0 +1,57 @@
+// The small passes beside the products: weights are packed before a gather, partial sums added
+// after a grad_weight.
+#pragma once
+
+#include "../device.h"
+#include "params.h"
+
+namespace dilconv::cuda {
+
+constexpr int kPassThreads = 256;
+
+// To (group, written channel, kernel row, kernel column, padded read channel).
+template <class T>
+__global__ void __launch_bounds__(kPassThreads) pack_kernel(const PackParams p) {
+  const int64_t elements =
+      int64_t(p.groups) * p.written_channels * p.kernel_height * p.kernel_width * p.padded_channels;
+  const int64_t step = int64_t(gridDim.x) * kPassThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < elements; i += step) {
+    int64_t rest = i;
+    const auto digit = [&](int base) {
+      const int value = int(rest % base);
+      rest /= base;
+      return value;
+    };
+    const int read = digit(p.padded_channels), column = digit(p.kernel_width);
+    const int row = digit(p.kernel_height), written = digit(p.written_channels);
+    const T* source = static_cast<const T*>(p.source) + rest * p.group + written * p.written +
+                      read * p.read + row * p.row + column * p.column;
+    store(static_cast<T*>(p.packed) + i, read < p.read_channels ? load<T>(source) : T{});
+  }
+}
+
+// Adds the splits up in order.
+template <class T>
+__global__ void __launch_bounds__(kPassThreads) reduce_kernel(const ReduceParams p) {
+  const int64_t elements = int64_t(p.groups) * p.rows * p.columns;
+  const int64_t split_stride = int64_t(p.groups) * p.rows * p.pitch;
+  const int64_t step = int64_t(gridDim.x) * kPassThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < elements; i += step) {
+    const int column = int(i % p.columns);
+    const int64_t row = i / p.columns;  // of all groups
+    const int in_group = int(row % p.rows);
+    const int tap_depth = p.taps_are_rows ? in_group : column;
+    const int tap = tap_depth / p.padded_depths, depth = tap_depth % p.padded_depths;
+    if (depth >= p.depths) continue;
+    const int64_t channel = row / p.rows * p.channels + (p.taps_are_rows ? column : in_group);
+    Sum<T> sum = 0;
+    for (int split = 0; split < p.splits; ++split)
+      sum += load<Sum<T>>(static_cast<const Sum<T>*>(p.partial) + split * split_stride +
+                          row * p.pitch + column);
+    store(static_cast<T*>(p.weight) + channel * p.channel + depth * p.depth +
+              tap / p.kernel_width * p.row + tap % p.kernel_width * p.column,
+          downcast<T>(sum));
+  }
+}
+
+}  // namespace dilconv::cuda

@@ -1,0 +1,362 @@
+#include "planner.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+namespace dilconv::cuda {
+namespace {
+
+constexpr int64_t kIntLimit = INT32_MAX - 1024;  // with room for the rest of a tile
+
+constexpr TileSize kTiles[] = {
+    {TileName::kLarge, 128, 128}, {TileName::kMedium, 128, 64}, {TileName::kNarrow, 128, 32}};
+constexpr TileSize kSmallTile = {TileName::kSmall, 64, 64};
+// What an element of a tile costs, relatively: wider tiles read each operand less often.
+double cost_of_element(const TileSize& tile) { return 1 + 16.0 / tile.columns; }
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+bool is_gather(const ConvProblem& p) { return p.op != DILCONV_GRAD_WEIGHT; }
+int64_t in_per_group(const ConvProblem& p) { return p.in_channels / p.groups; }
+int64_t out_per_group(const ConvProblem& p) { return p.out_channels / p.groups; }
+int64_t read_channels(const ConvProblem& p) {
+  return p.op == DILCONV_GRAD_INPUT ? out_per_group(p) : in_per_group(p);
+}
+int64_t written_channels(const ConvProblem& p) {
+  return p.op == DILCONV_GRAD_INPUT ? in_per_group(p) : out_per_group(p);
+}
+int chunk_elements(const ConvProblem& p) { return int(16 / dtype_bytes(p.dtype)); }
+
+// Whole chunks, or the part of one that holds them: then a chunk has several taps.
+int padded_channels(const ConvProblem& p, int64_t channels) {
+  const int chunk = chunk_elements(p);
+  if (channels >= chunk) return int(round_up(channels, chunk));
+  int padded = channels > 0 ? 1 : 0;
+  while (padded < channels) padded *= 2;
+  return padded;
+}
+
+int64_t kernel_size(const ConvProblem& p) { return p.kernel[0] * p.kernel[1]; }
+
+GatherAxis make_axis(const ConvProblem& p, int axis) {
+  const int stride = int(p.stride[axis]), dilation = int(p.dilation[axis]);
+  GatherAxis a;
+  a.kernel = int(p.kernel[axis]);
+  a.dilation = dilation;
+  a.pad = int(p.pad_before[axis]);
+  if (p.op == DILCONV_CONV2D) {
+    a.written = int(p.out_size[axis]);
+    a.read = int(p.in_size[axis]);
+    a.residues = a.kernel_step = 1;
+    a.read_step = stride;
+    a.tap_step = dilation;
+    a.sign = -1;
+    return a;
+  }
+  const int common = std::gcd(stride, dilation);
+  a.written = int(p.in_size[axis]);
+  a.read = int(p.out_size[axis]);
+  a.residues = stride;
+  a.read_step = 1;
+  a.kernel_step = stride / common;
+  a.tap_step = -(dilation / common);
+  a.sign = 1;
+  return a;
+}
+
+// Positions of the first, and so a largest, residue.
+int positions(const GatherAxis& axis) { return int(divide_up(axis.written, axis.residues)); }
+// Residues that have positions.
+int residues(const GatherAxis& axis) { return std::min(axis.residues, axis.written); }
+
+ImageParams make_image(const ConvProblem& p, const void* data, const int64_t (&strides)[4],
+                       const int64_t (&size)[2], int64_t channels) {
+  ImageParams image;
+  image.data = data;
+  image.sample = strides[0];
+  image.channel = strides[1];
+  image.row = strides[2];
+  image.column = strides[3];
+  image.group = channels * strides[1];
+  image.height = int(size[0]);
+  image.width = int(size[1]);
+  image.channels = int(channels);
+  image.padded_channels = padded_channels(p, channels);
+  return image;
+}
+
+// The weights as the gather reads them: a sample for each written channel.
+ImageParams weights_in_place(const ConvProblem& p, const Tensors& t) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  ImageParams w = make_image(p, t.w, p.w_strides, p.kernel, read_channels(p));
+  w.sample = p.w_strides[forward ? 0 : 1];
+  w.channel = p.w_strides[forward ? 1 : 0];
+  w.group = out_per_group(p) * p.w_strides[0];
+  return w;
+}
+
+ImageParams packed_weights(const ConvProblem& p, const Tensors& t) {
+  ImageParams w = weights_in_place(p, t);
+  w.data = t.workspace;
+  w.channels = w.padded_channels;
+  w.channel = 1;
+  w.column = w.padded_channels;
+  w.row = w.column * p.kernel[1];
+  w.sample = w.row * p.kernel[0];
+  w.group = w.sample * written_channels(p);
+  return w;
+}
+
+// Taps that read inside the image for some position in [from, to] of the first residue.
+int reaching_taps(const GatherAxis& axis, int from, int to) {
+  int count = 0;
+  for (int k = 0; k < axis.kernel; ++k) {
+    const int distance = axis.pad - k * axis.dilation;
+    if (distance % axis.residues != 0) continue;
+    const int origin = axis.sign * (distance / axis.residues);
+    count += origin + to * axis.read_step >= 0 && origin + from * axis.read_step < axis.read;
+  }
+  return count;
+}
+
+// Products of all tiles of a sample that is cut into strips of this width.
+int64_t strip_cost(const GatherParams& g, int width, int tile_rows) {
+  const int rows = positions(g.h), columns = positions(g.w);
+  int64_t cost = 0;
+  for (int first = 0; first < columns; first += width) {
+    const int across = std::min(width, columns - first);
+    const int taps = reaching_taps(g.w, first, first + across - 1);
+    for (int pixel = 0; pixel < rows * across; pixel += tile_rows) {
+      const int last = std::min(pixel + tile_rows, rows * across) - 1;
+      cost += 1 + int64_t(taps) * reaching_taps(g.h, pixel / across, last / across);
+    }
+  }
+  return cost;
+}
+
+// Small images share a tile. Of large ones a tile takes a strip of columns, all of them unless
+// narrower strips have fewer taps to multiply: those whose columns all lie in the padding drop out.
+void plan_tiles(GatherParams& g, int tile_rows) {
+  constexpr int kMostStrips = 4;
+  constexpr int64_t kMostTilesToCompare = 1024, kMostTapsToCompare = 64;
+  const int64_t columns = positions(g.w), pixels = positions(g.h) * columns;
+  g.samples_per_tile = std::max<int>(1, int(tile_rows / std::max<int64_t>(pixels, 1)));
+  g.strip_width = int(columns);
+  const int64_t reach = int64_t(g.w.kernel - 1) * g.w.dilation / g.w.residues;
+  if (g.samples_per_tile == 1 && 4 * reach >= g.w.read &&
+      pixels <= kMostTilesToCompare * tile_rows && g.h.kernel + g.w.kernel <= kMostTapsToCompare) {
+    int64_t best = strip_cost(g, g.strip_width, tile_rows);
+    for (int strips = 2; strips <= kMostStrips; ++strips) {
+      const int width = int(divide_up(columns, strips));
+      const int64_t cost = strip_cost(g, width, tile_rows);
+      if (cost < best) {
+        best = cost;
+        g.strip_width = width;
+      }
+    }
+  }
+  if (pixels == 0) return;
+  g.strips = int(divide_up(columns, g.strip_width));
+  g.tiles_per_strip = g.samples_per_tile > 1
+                          ? 1
+                          : int(divide_up(int64_t(positions(g.h)) * g.strip_width, tile_rows));
+}
+
+int64_t partial_elements(const WeightParams& w) { return int64_t(w.groups) * w.rows * w.pitch; }
+
+// As many parts as keep a large GPU busy, but not so many that adding them up counts; and no part
+// so long that rounding errors grow. By the sizes alone, so that the result is always the same.
+int choose_splits(const ConvProblem& p, const WeightParams& w) {
+  constexpr int64_t kBusyBlocks = 512, kFewestPixels = 512, kMostPixels = 8192;
+  constexpr int64_t kMostBytes = int64_t(32) << 20;
+  const int64_t pixels = p.batch * p.out_size[0] * p.out_size[1];
+  const int64_t blocks = std::max<int64_t>(1, int64_t(w.row_tiles) * w.column_tiles * w.groups);
+  const int64_t wanted = std::max(divide_up(kBusyBlocks, blocks), divide_up(pixels, kMostPixels));
+  const int64_t bytes = std::max<int64_t>(1, partial_elements(w) * 4);
+  const int64_t most = std::min(pixels / kFewestPixels, kMostBytes / bytes);
+  return int(std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, most)));
+}
+
+bool fits_int(int64_t a, int64_t b) { return a == 0 || b <= kIntLimit / a; }
+
+// By an upper bound for the blocks of one sample: each residue has its own last tiles.
+bool fits_grid(const ConvProblem& p) {
+  const GatherAxis h = make_axis(p, 0), w = make_axis(p, 1);
+  const double tiles = double(h.written) * w.written / 16 + 16.0 * residues(h) * residues(w);
+  return tiles * double(written_channels(p) / 32 + 1) * double(p.groups) < double(kIntLimit);
+}
+
+}  // namespace
+
+const char* gemm_refuses(const ConvProblem& p) {
+  if (!is_floating(p)) return "integers are left to the reference";
+  constexpr int64_t kLimit = int64_t(1) << 27;
+  for (int axis = 0; axis < 2; ++axis)
+    if (std::max({p.in_size[axis], p.out_size[axis], p.stride[axis], std::abs(p.pad_before[axis]),
+                  p.kernel[axis]}) >= kLimit ||
+        p.dilation[axis] >= kLimit || p.dilation[axis] * p.kernel[axis] >= kLimit)
+      return "a size, stride, dilation or pad beyond 2^27";
+  if (std::max(p.in_channels, p.out_channels) >= kLimit || p.batch >= kIntLimit)
+    return "channels beyond 2^27";
+  if (!fits_int(p.in_size[0], p.in_size[1]) || !fits_int(p.out_size[0], p.out_size[1]))
+    return "an image of more than 2^31 pixels";
+  if (!fits_int(kernel_size(p), std::max(in_per_group(p), out_per_group(p)) + 16))
+    return "a sum over more than 2^31 products";
+  if (is_gather(p) && !fits_grid(p)) return "a sample of more than 2^31 tiles";
+  return nullptr;
+}
+
+TileSize choose_tile(const ConvProblem& p, TileName largest) {
+  if (largest == TileName::kSmall) return kSmallTile;
+  const int64_t depths = kernel_size(p) * padded_channels(p, in_per_group(p));
+  const auto cost = [&](const TileSize& tile) {
+    const auto area = [&](int64_t rows, int64_t columns) {
+      return double(round_up(rows, tile.rows)) * double(round_up(columns, tile.columns));
+    };
+    const int64_t channels = out_per_group(p);
+    return cost_of_element(tile) * (is_gather(p)
+                                        ? area(1, written_channels(p))
+                                        : std::min(area(depths, channels), area(channels, depths)));
+  };
+  const TileSize* const first = kTiles + int(largest);
+  return *std::min_element(first, std::end(kTiles),
+                           [&](const TileSize& a, const TileSize& b) { return cost(a) < cost(b); });
+}
+
+int64_t gemm_workspace_bytes(const ConvProblem& p, const TileSize& tile) {
+  if (is_gather(p)) {
+    if (read_channels(p) < chunk_elements(p)) return 0;
+    const ImageParams packed = packed_weights(p, {});
+    return packed.group * p.groups * dtype_bytes(p.dtype);
+  }
+  const WeightParams w = make_grad_weight(p, {}, tile);
+  return partial_elements(w) * w.splits * (p.dtype == DILCONV_FLOAT64 ? 8 : 4);
+}
+
+GatherParams make_gather(const ConvProblem& p, const Tensors& t, const TileSize& tile) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  GatherParams g = {};
+  g.h = make_axis(p, 0);
+  g.w = make_axis(p, 1);
+  g.read = forward ? make_image(p, t.x, p.x_strides, p.in_size, in_per_group(p))
+                   : make_image(p, t.y, p.y_strides, p.out_size, out_per_group(p));
+  g.weight = packs_weights(p, t) ? packed_weights(p, t) : weights_in_place(p, t);
+  const int64_t (&strides)[4] = forward ? p.y_strides : p.x_strides;
+  g.written = forward ? t.y : t.x;
+  g.written_sample = strides[0];
+  g.written_channel = strides[1];
+  g.written_row = strides[2];
+  g.written_column = strides[3];
+  g.written_channels = int(written_channels(p));
+  g.written_group = g.written_channels * strides[1];
+  g.bias = p.has_bias ? t.bias : nullptr;
+  g.batch = int(p.batch);
+  g.channel_tiles = int(divide_up(g.written_channels, tile.columns));
+  plan_tiles(g, tile.rows);
+  return g;
+}
+
+int64_t blocks_per_sample_group(const ConvProblem& p, const GatherParams& g) {
+  return int64_t(g.strips) * g.tiles_per_strip * g.channel_tiles * residues(g.h) * residues(g.w) *
+         p.groups;
+}
+
+bool packs_weights(const ConvProblem& p, const Tensors& t) {
+  return read_channels(p) >= chunk_elements(p) && !copies_chunks(p, weights_in_place(p, t));
+}
+
+PackParams make_pack(const ConvProblem& p, const Tensors& t) {
+  const ImageParams source = weights_in_place(p, t);
+  return {t.w,
+          t.workspace,
+          source.group,
+          source.sample,
+          source.channel,
+          source.row,
+          source.column,
+          int(p.groups),
+          int(written_channels(p)),
+          source.channels,
+          source.padded_channels,
+          int(p.kernel[0]),
+          int(p.kernel[1])};
+}
+
+bool stores_together(const ConvProblem& p, const Tensors& t, int neighbours) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t (&strides)[4] = forward ? p.y_strides : p.x_strides;
+  const auto address = reinterpret_cast<uintptr_t>(forward ? t.y : t.x);
+  return strides[1] == 1 && written_channels(p) % neighbours == 0 && strides[0] % neighbours == 0 &&
+         strides[2] % neighbours == 0 && strides[3] % neighbours == 0 &&
+         address % (neighbours * dtype_bytes(p.dtype)) == 0;
+}
+
+WeightParams make_grad_weight(const ConvProblem& p, const Tensors& t, const TileSize& tile) {
+  WeightParams w = {};
+  WeightOperand x = {}, y = {};
+  x.image = make_image(p, t.x, p.x_strides, p.in_size, in_per_group(p));
+  x.taps = {int(p.kernel[0]), int(p.kernel[1]), int(p.dilation[0]), int(p.dilation[1])};
+  y.image = make_image(p, t.y, p.y_strides, p.out_size, out_per_group(p));
+  y.taps = {1, 1, 0, 0};
+  for (int axis = 0; axis < 2; ++axis) {
+    x.origin[axis] = -int(p.pad_before[axis]);
+    x.step[axis] = int(p.stride[axis]);
+    y.step[axis] = 1;
+    w.kernel[axis] = int(p.kernel[axis]);
+    w.stride[axis] = int(p.stride[axis]);
+    w.dilation[axis] = int(p.dilation[axis]);
+    w.pad[axis] = int(p.pad_before[axis]);
+    w.in_size[axis] = int(p.in_size[axis]);
+    w.out_size[axis] = int(p.out_size[axis]);
+  }
+  w.padded_depths = x.image.padded_channels;
+  w.batch = int(p.batch);
+  w.groups = int(p.groups);
+  const int64_t depths = kernel_size(p) * w.padded_depths, channels = out_per_group(p);
+  const auto area = [&](int64_t rows, int64_t columns) {
+    return round_up(rows, tile.rows) * round_up(columns, tile.columns);
+  };
+  w.taps_are_rows = area(depths, channels) < area(channels, depths);
+  w.left = w.taps_are_rows ? x : y;
+  w.right = w.taps_are_rows ? y : x;
+  w.rows = int(w.taps_are_rows ? depths : channels);
+  w.columns = int(w.taps_are_rows ? channels : depths);
+  w.pitch = int(round_up(w.columns, 4));
+  w.row_tiles = int(divide_up(w.rows, tile.rows));
+  w.column_tiles = int(divide_up(w.columns, tile.columns));
+  w.splits = choose_splits(p, w);
+  w.partial = t.workspace;
+  return w;
+}
+
+ReduceParams make_reduce(const ConvProblem& p, const Tensors& t, const WeightParams& w) {
+  ReduceParams r;
+  r.partial = w.partial;
+  r.taps_are_rows = w.taps_are_rows;
+  r.groups = w.groups;
+  r.rows = w.rows;
+  r.columns = w.columns;
+  r.pitch = w.pitch;
+  r.splits = w.splits;
+  r.channels = int(out_per_group(p));
+  r.depths = int(in_per_group(p));
+  r.padded_depths = w.padded_depths;
+  r.kernel_width = w.kernel[1];
+  r.weight = t.w;
+  r.channel = p.w_strides[0];
+  r.depth = p.w_strides[1];
+  r.row = p.w_strides[2];
+  r.column = p.w_strides[3];
+  return r;
+}
+
+bool copies_chunks(const ConvProblem& p, const ImageParams& image) {
+  const int chunk = chunk_elements(p);
+  return image.channel == 1 && image.channels % chunk == 0 && image.sample % chunk == 0 &&
+         image.row % chunk == 0 && image.column % chunk == 0 && image.group % chunk == 0 &&
+         reinterpret_cast<uintptr_t>(image.data) % 16 == 0;
+}
+
+}  // namespace dilconv::cuda

@@ -1,0 +1,162 @@
+"""Faults planted in the GPU's kernels, as data: each must be found, by the check that is named.
+
+To add one, add a row. ``old`` must occur in the file, once unless ``times`` says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What the emulator, or the comparison with the reference kernel, says.
+RACE = r"race: (reads|writes)"
+NOT_WAITED_FOR = r"asynchronous copy that was not waited for"
+OUTSIDE_SHARED = r"accesses bytes .* of shared memory"
+OUTSIDE_GLOBAL = r"accesses bytes .* of (x|w|y|bias|workspace)"
+WRONG = r"relative error"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: what is replaced in which file of csrc/cuda, and what must be said of it."""
+
+    name: str
+    kernel: str  # that has the fault
+    problem: str  # of tests/kernels/check.cpp, on which it shows
+    unit: str  # the file to compile
+    file: str
+    old: str
+    new: str
+    finds: str
+    times: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kernel}-{self.name}"
+
+
+def _planes(name: str, *fault: str) -> Mutant:
+    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/planes.cu", *fault)
+
+
+def _planes_weight(name: str, *fault: str) -> Mutant:
+    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/planes_weight.cu", *fault)
+
+
+def _pixels_weight(name: str, *fault: str) -> Mutant:
+    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/pixels_weight.cu", *fault)
+
+
+def _gemm(kernel: str, name: str, *fault: str) -> Mutant:
+    unit = {"tensor_cores": "gemm/tensor_cores.cu", "simt": "gemm/simt.cu", "tf32": "gemm/tf32.cu"}
+    return Mutant(name, kernel, "channels fill vectors, strided", unit[kernel], *fault)
+
+
+# The faults that every implicit GEMM can have, whatever it multiplies with.
+_PIPELINE = [
+    ("missing barrier", "gemm/pipeline.h", "    block_barrier();\n", "", RACE),
+    (
+        "wait for too few copies",
+        "gemm/pipeline.h",
+        "wait_async<kStages - 2>",
+        "wait_async<kStages - 1>",
+        NOT_WAITED_FOR,
+    ),
+    (
+        "off by one in a mask",
+        "gemm/image.h",
+        "unsigned(row.x + column.x) < unsigned(image_.width)",
+        "unsigned(row.x + column.x) <= unsigned(image_.width)",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    (
+        "overrun of shared memory",
+        "gemm/tiles.h",
+        "kGatherTableBytes + kStages * kStageBytes",
+        "kGatherTableBytes + (kStages - 1) * kStageBytes",
+        OUTSIDE_SHARED,
+    ),
+]
+
+MUTANTS = [
+    _planes(
+        "off by one in a mask",
+        "depthwise/planes.cu",
+        "      if (q < to_)\n",
+        "      if (q <= to_)\n",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    _planes(
+        "missing barrier",
+        "depthwise/planes.cu",
+        "      block_barrier();\n      add(sums, tap, shift);",
+        "      add(sums, tap, shift);",
+        RACE,
+    ),
+    _planes(
+        "off by one in an edge",
+        "depthwise/tile.h",
+        "unsigned(w) < unsigned(source.width)",
+        "unsigned(w) <= unsigned(source.width)",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _planes_weight(
+        "missing barrier",
+        "depthwise/planes_weight.cu",
+        "    find_planes(first_image);\n    block_barrier();\n",
+        "    find_planes(first_image);\n",
+        RACE,
+    ),
+    _planes_weight(
+        "overrun of shared memory",
+        "depthwise/planes_weight.cu",
+        "return 2 * plan.y_tile.planes * int64_t(sizeof(int64_t))",
+        "return plan.y_tile.planes * int64_t(sizeof(int64_t))",
+        OUTSIDE_SHARED,
+    ),
+    _planes_weight(
+        "lanes left out",
+        "depthwise/partial_sums.h",
+        "for (int mask = kWarp / 2; mask > 0; mask /= 2)",
+        "for (int mask = kWarp / 2; mask > 1; mask /= 2)",
+        WRONG,
+    ),
+    _pixels_weight(
+        "missing barrier",
+        "depthwise/pixels_weight.cu",
+        "    block_barrier();\n    if (!wanted()) return;",
+        "    if (!wanted()) return;",
+        RACE,
+    ),
+    _pixels_weight(
+        "off by one in a mask",
+        "depthwise/pixels_weight.cu",
+        "if (first_tap_ + t >= plan_.rows.kernel) break;",
+        "if (first_tap_ + t > plan_.rows.kernel) break;",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    *(_gemm("tensor_cores", *fault) for fault in _PIPELINE),
+    _gemm(
+        "tensor_cores",
+        "swapped fragment",
+        "gemm/tensor_core.h",
+        "result[0] = {both.at[0], both.at[1]};",
+        "result[0] = {both.at[1], both.at[0]};",
+        WRONG,
+    ),
+    _gemm(
+        "tensor_cores",
+        "off by one in the epilogue",
+        "gemm/gather.h",
+        "return channel < p.written_channels ? channel * p.written_channel : kNotWritten;",
+        "return channel <= p.written_channels ? channel * p.written_channel : kNotWritten;",
+        f"{RACE}|{OUTSIDE_GLOBAL}|{WRONG}",
+    ),
+    *(_gemm("simt", *fault) for fault in _PIPELINE),
+    _gemm(
+        "simt",
+        "swapped fragment",
+        "gemm/simt.h",
+        "multiply_add(upcast(left[i].at[v]), upcast(right.at[v]), sums_[i][j])",
+        "multiply_add(upcast(left[i].at[v]), upcast(right.at[v ^ 1]), sums_[i][j])",
+        WRONG,
+    ),
+]

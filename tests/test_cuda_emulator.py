@@ -1,0 +1,194 @@
+"""The GPU's kernels on the emulated GPU: problems, dtypes and derivatives of the ordinary tests.
+
+The emulator checks each launch too: bounds, alignment, races, barriers (tests/cuda_emulator).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import emulated_gpu
+from accuracy import assert_matches, relative_error, solve_problem
+from calls import FLOATS, INTEGERS, OPS, Call, all_calls, make_call
+from emulated_gpu import CAPABILITIES, SCHEDULES, Gpu
+from problems import PROBLEMS, Problem, channels_last, make_tensors, problem
+from test_autograd import TINY
+
+if not emulated_gpu.LIBRARY.exists():
+    pytest.skip(
+        "the emulated GPU was not built: `make emulator` (needs libboost-context-dev)",
+        allow_module_level=True,
+    )
+
+FORMATS = {"contiguous": lambda t: t, "channels_last": channels_last}
+TF32_BOUND = 2.0**-10  # each factor is rounded to 11 bits
+
+
+def allowed(p: Problem, dtype: torch.dtype, op: str, limit: float) -> float:
+    """The relative error a kernel may have where torch's, on the CPU, allows it ``limit``.
+
+    Tensor cores and threads of a GPU add products one after the other, torch on the CPU in several
+    sums. K roundings of partial sums, of relative size 2**-24 at most, add up to about
+    0.4 * sqrt(K) * 2**-24 of the result.
+    """
+    if dtype == torch.float64 or not dtype.is_floating_point:
+        return limit
+    terms = {
+        "conv2d": math.prod(p.weight_shape[1:]),
+        "conv2d_grad_input": p.c_out // p.groups * math.prod(p.kernel),
+        "conv2d_grad_weight": (1 if p.n is None else p.n) * math.prod(p.output_size),
+    }[op]
+    summing = 2.0**-24 * math.sqrt(terms)
+    return max(limit, summing) if dtype == torch.float32 else limit + 2 * summing
+
+
+def _sweep() -> list[Any]:
+    return [
+        pytest.param(
+            p,
+            kernel,
+            dtype,
+            id=f"{p}-{kernel}-{str(dtype).removeprefix('torch.')}",
+            marks=pytest.mark.slow,
+        )
+        for p in PROBLEMS
+        for kernel in emulated_gpu.kernels()
+        for dtype in FLOATS + INTEGERS
+        if not p.slow
+    ]
+
+
+@pytest.mark.parametrize(("p", "kernel", "dtype"), _sweep())
+def test_kernel_on_problem(p: Problem, kernel: str, dtype: torch.dtype) -> None:
+    """Every capability, format and schedule; all schedules give the same bits."""
+    for call in all_calls(p, dtype):
+        exact, limit = solve_problem(p, dtype, call.op, call.bias is not None)
+        limit = allowed(p, dtype, call.op, limit)
+        for name, to_format in FORMATS.items():
+            formatted = call.map(to_format)
+            for capability in CAPABILITIES:
+                if Gpu(kernel, capability).refusal(formatted):
+                    continue
+                results = [
+                    formatted.run(Gpu(kernel, capability, schedule)) for schedule in SCHEDULES
+                ]
+                what = f"{call} {name} sm_{capability}"
+                assert_matches(results[0], exact, limit, dtype, what)
+                for schedule, result in zip(SCHEDULES, results, strict=True):
+                    assert torch.equal(result, results[0]), f"{what} {schedule}"
+
+
+@pytest.mark.parametrize("p", [p for p in PROBLEMS if not p.slow], ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_default_selection(op: str, p: Problem) -> None:
+    """What runs when no kernel is named: it is right, and it is the emulated GPU that runs it."""
+    call = make_call(op, p, make_tensors(p, torch.float32))
+    before = emulated_gpu.threads_run()
+    exact, limit = solve_problem(p, torch.float32, op, False)
+    limit = allowed(p, torch.float32, op, limit)
+    assert_matches(call.run(Gpu()), exact, limit, torch.float32, call)
+    assert exact.numel() == 0 or emulated_gpu.threads_run() > before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [p for p in PROBLEMS if not p.slow], ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_tf32(op: str, p: Problem) -> None:
+    """Where TF32 is allowed, the result errs by no more than its rounding."""
+    call = make_call(op, p, make_tensors(p, torch.float32))
+    exact, _ = solve_problem(p, torch.float32, op, False)
+    assert relative_error(call.run(Gpu(allow_tf32=True)), exact) <= TF32_BOUND
+
+
+@pytest.mark.parametrize("kernel", emulated_gpu.kernels())
+@pytest.mark.parametrize("op", OPS)
+def test_any_strides(op: str, kernel: str) -> None:
+    """Transposed, sliced, misaligned and expanded tensors are read in place, or refused."""
+    p = problem("channels_16_to_48")
+    call = make_call(op, p, make_tensors(p, torch.float32))
+
+    def transposed(t: Tensor) -> Tensor:
+        return t.transpose(0, -1).contiguous().transpose(0, -1)
+
+    def sliced(t: Tensor) -> Tensor:
+        wide = t.new_full([2 * s + 1 for s in t.shape], float("nan"))
+        part = wide[tuple(slice(1, None, 2) for _ in t.shape)]
+        part.copy_(t)
+        return part
+
+    def misaligned(t: Tensor) -> Tensor:
+        part = t.new_full([t.numel() + 1], float("nan"))[1:].view(t.shape)
+        part.copy_(t)
+        return part
+
+    gpu = Gpu(kernel)
+    for view in (transposed, sliced, misaligned):
+        viewed = call.map(view)
+        exact, limit = solve_problem(p, torch.float32, op, False)
+        limit = allowed(p, torch.float32, op, limit)
+        if gpu.refusal(viewed):
+            continue
+        assert_matches(viewed.run(gpu), exact, limit, torch.float32, f"{op} {view.__name__}")
+
+
+class _Op(torch.autograd.Function):
+    """One of the three ops on the GPU; its derivatives are the two others, on the GPU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gpu: Gpu, op: str, a: Tensor, b: Tensor, size: Any, params: Any
+    ) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.call = gpu, op, params
+        return Call(op, a, b, size, None, params).run(gpu)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        a, b = ctx.saved_tensors
+        gpu, op, params = ctx.call
+        # T(x, w, y) is linear in each: the derivative by one is the op that writes it.
+        x, w, y = {"conv2d": (a, b, g), "conv2d_grad_input": (g, b, a)}.get(op, (b, g, a))
+        axes = w.dim() - 2
+
+        def write(name: str) -> Tensor:
+            if name == "x":
+                return _Op.apply(gpu, "conv2d_grad_input", y, w, tuple(x.shape[-axes:]), params)
+            if name == "w":
+                return _Op.apply(gpu, "conv2d_grad_weight", y, x, tuple(w.shape[2:]), params)
+            return _Op.apply(gpu, "conv2d", x, w, None, params)
+
+        first, second, _ = emulated_gpu.PLACES[op]
+        return None, None, write(first), write(second), None, None
+
+
+def _gradient_rows() -> list[Any]:
+    """Each tiny problem by default selection, and by every kernel that takes all its ops."""
+    rows = []
+    for p in TINY:
+        calls = [make_call(op, p, make_tensors(p, torch.float64)) for op in OPS]
+        for kernel in (None, *emulated_gpu.kernels()):
+            if kernel is None or not any(map(Gpu(kernel).refusal, calls)):
+                rows.append(pytest.param(p, kernel, id=f"{p}-{kernel}"))
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("p", "kernel"), _gradient_rows())
+@pytest.mark.parametrize("op", OPS)
+def test_gradients(op: str, p: Problem, kernel: str | None) -> None:
+    """First and second derivatives in float64."""
+    call = make_call(op, p, make_tensors(p, torch.float64))
+    gpu = Gpu(kernel)
+
+    def f(a: Tensor, b: Tensor) -> Tensor:
+        return _Op.apply(gpu, op, a, b, call.size, call.params)
+
+    tensors = (call.a.clone().requires_grad_(), call.b.clone().requires_grad_())
+    gradcheck(f, tensors)
+    gradgradcheck(f, tensors)
