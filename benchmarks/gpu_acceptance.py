@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=8, help="to take at most [%(default)s]")
     add("--skip", nargs="+", choices=("build", "tests", "sanitizer", "benchmarks"), default=())
     add("--quick", action="store_true", help="tiny layers; times without meaning")
-    add("--tests", nargs="+", default=[], metavar="ARG", help="further arguments for pytest")
+    add("--tests", type=shlex.split, default=[], metavar="ARGS", help="more arguments for pytest")
     add("--output", type=Path, default=Path("output", "gpu"), metavar="DIR", help="[%(default)s]")
     return parser.parse_args(arguments)
 
@@ -172,7 +173,7 @@ def benchmark(report: Report, quick: bool) -> None:
     options = SimpleNamespace(seconds=SECONDS, sample=SAMPLE_SECONDS, memory=False)
     wanted = list(rows(quick))
     results: list[Any] = []
-    with Worker() as worker:
+    with Worker("spawn") as worker:
         machine = {1: worker.run(gpu.machine, GPU_DTYPES, quick)}
         about = environment()
         try:

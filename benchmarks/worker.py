@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Literal
 
 
 class CrashedError(Exception):
@@ -16,13 +16,15 @@ class CrashedError(Exception):
 class Worker:
     """Runs jobs in another process, one at a time; a process that a job ended is replaced.
 
-    The process comes from a fork server that has imported torch but run nothing, so a new one is
-    cheap, and starts with neither threads nor memory left by others.
+    By default the process comes from a fork server that has imported torch but run nothing, so a
+    new one is cheap, and starts with neither threads nor memory left by others. One that uses a GPU
+    must be started by "spawn": CUDA does not survive a fork.
     """
 
-    def __init__(self) -> None:
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["torch"])
+    def __init__(self, start: Literal["forkserver", "spawn"] = "forkserver") -> None:
+        self._context = get_context(start)
+        if start == "forkserver":
+            self._context.set_forkserver_preload(["torch"])
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
