@@ -18,7 +18,7 @@ POINTWISE = Problem("pointwise", 2, 24, 40, (9, 7), (1, 1))
 @pytest.mark.parametrize("isa", OTHERS)
 def test_it_needs_products_of_bfloat16(isa: str) -> None:
     call = make_call("conv2d", POINTWISE, make_tensors(POINTWISE, torch.bfloat16))
-    assert call.refusals(isa)["matrix"] == "the instruction set has no products of bfloat16"
+    assert "no products of bfloat16" in str(call.refusals(isa)["matrix"])
 
 
 @pytest.mark.parametrize("isa", NATIVE)
