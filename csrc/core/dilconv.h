@@ -56,7 +56,8 @@ typedef struct dilconv_problem {
   int64_t op;    /* dilconv_op */
   int64_t dtype; /* dilconv_dtype: of all tensors, bias included */
   int64_t has_bias;
-  int64_t allow_tf32; /* float32 may be rounded to TF32 (10 bits of mantissa) before it multiplies */
+  int64_t
+      allow_tf32; /* float32 may be rounded to TF32 (10 bits of mantissa) before it multiplies */
   int64_t batch;
   int64_t groups;
   int64_t in_channels;

@@ -195,9 +195,9 @@ __device__ inline void wait_async() {
 #endif
 }
 
-// Four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane i gives the address
-// of row i % 8, 16 bytes, of matrix i / 8. at[m] holds elements 2 * (lane % 4) and the next, the
-// first in the low half, of row lane / 4 of matrix m.
+// Four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane i gives the
+// address of row i % 8, 16 bytes, of matrix i / 8. at[m] holds elements 2 * (lane % 4) and the
+// next, the first in the low half, of row lane / 4 of matrix m.
 __device__ inline Vec<uint32_t, 4> load_matrices(const void* row) {
   Vec<uint32_t, 4> result;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -229,16 +229,14 @@ template <>
 __device__ inline void multiply_matrices<Half>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
 #else
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    asm(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
         "{%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a.at[2 * half]), "r"(a.at[2 * half + 1]), "r"(b.at[half]));
@@ -248,8 +246,7 @@ template <>
 __device__ inline void multiply_matrices<BFloat16>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                    const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
@@ -263,8 +260,7 @@ template <>
 __device__ inline void multiply_matrices<float>(float (&sums)[4], const Vec<uint32_t, 4>& a,
                                                 const Vec<uint32_t, 2>& b) {
 #if __CUDA_ARCH__ >= 800
-  asm(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
@@ -287,8 +283,7 @@ __device__ inline uint32_t round_to_tf32(uint32_t bits) {
 // m8n8k4
 __device__ inline void multiply_matrices(double (&sums)[2], double a, double b) {
 #if __CUDA_ARCH__ >= 800
-  asm(
-      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+  asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
       : "+d"(sums[0]), "+d"(sums[1])
       : "d"(a), "d"(b));
 #else

@@ -366,10 +366,10 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, 
 
 // What the command line asks for.
 struct Wanted {
-  int every = 1;               // --every n: one case in n
-  const char* kernel = "";     // --kernel name: this one alone
-  const char* problem = "";    // --problem text: those whose name contains it
-  bool until_failure = false;  // --until-failure
+  int every = 1;                  // --every n: one case in n
+  const char* kernel = "";        // --kernel name: this one alone
+  const char* problem = "";       // --problem text: those whose name contains it
+  bool until_failure = false;     // --until-failure
   std::vector<const char*> isas;  // --isa name: these, instead of all that the machine has
 };
 

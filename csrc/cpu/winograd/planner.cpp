@@ -114,8 +114,8 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool channels_last = p.y_strides[1] == 1;
   const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
   // With few written channels it takes dot products over the read ones, in about twice the time.
-  const bool dots = p.op != DILCONV_GRAD_WEIGHT && channels_last && 4 * written <= 16 &&
-                    read == read_vectors;
+  const bool dots =
+      p.op != DILCONV_GRAD_WEIGHT && channels_last && 4 * written <= 16 && read == read_vectors;
   constexpr double kEfficiency = 0.85;
   const double direct = double(count_products(p, 0) * count_products(p, 1)) * read *
                         (dots                  ? 2 * written
