@@ -33,10 +33,13 @@ bool images_fit(const ConvProblem& p) {
          (p.op != DILCONV_GRAD_WEIGHT || p.batch * out <= INT32_MAX);
 }
 
-bool strides_fit(const ConvProblem& p) {
-  for (const int64_t* strides : {p.x_strides, p.y_strides})
-    if (std::max(std::abs(strides[2]), std::abs(strides[3])) > INT32_MAX) return false;
-  return true;
+// Offsets within an image's plane.
+bool offsets_fit(const ConvProblem& p) {
+  const auto extent = [](const int64_t (&strides)[4], const int64_t (&size)[2]) {
+    return std::abs(strides[2]) * size[0] + std::abs(strides[3]) * size[1];
+  };
+  return extent(p.x_strides, p.in_size) <= INT32_MAX &&
+         extent(p.y_strides, p.out_size) <= INT32_MAX;
 }
 
 const char* refuses(const ConvProblem& p, int) {
@@ -48,7 +51,7 @@ const char* refuses(const ConvProblem& p, int) {
     return "depthwise takes kernels of at most 4096 taps";
   if (!positions_fit(p)) return "depthwise counts positions, margins included, in 32 bits";
   if (!images_fit(p)) return "depthwise counts planes, and the pixels of each, in 32 bits";
-  if (!strides_fit(p)) return "depthwise steps through rows and columns in 32 bits";
+  if (!offsets_fit(p)) return "depthwise counts offsets within an image's plane in 32 bits";
   return nullptr;
 }
 

@@ -50,7 +50,7 @@ __device__ void load_weights(Sum<S>* weights, const GatherPlan& plan, const Taps
   for (int i = threadIdx.x; i < taps * channels; i += blockDim.x) {
     // As they lie in memory: the taps of one channel are neighbours.
     int channel = i;
-    const int t = plan.weight_rows.split(channel), b = plan.weight_columns.split(channel);
+    const int b = plan.weight_columns.split(channel), t = plan.weight_rows.split(channel);
     if (t >= row_taps.count || first_channel + channel >= plan.channels.value()) continue;
     const int64_t from =
         (int64_t(first_channel + channel) * plan.depth + d) * plan.weight_strides[0] +

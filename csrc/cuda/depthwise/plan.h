@@ -43,7 +43,7 @@ inline void set_walk(TileSource& source, int threads) {
 
 // Blocks of a launch: enough for every GPU, few enough that what a block works out beforehand
 // counts for nothing.
-constexpr int64_t kBlocks = 8192;
+constexpr int64_t kBlocks = 4096;
 
 // conv2d and grad_input: written channel c gathers, for each d < depth, from read channel
 // (c * depth + d) / divisor with the weight of channel c * depth + d.
@@ -130,6 +130,9 @@ struct WeightPlan {
   // planes_weight.cu: threads that share a kernel column, one for each place of the tile.
   Divisor places;
   TileSource x_tile, y_tile;
+  // Rows of a tile: y's row r meets x's rows tile_stride * r + t * x_step. The rows of a phase are
+  // y_step apart: a tile holds one phase, or, if the image is low, all rows and so all phases.
+  int tile_stride, x_step, y_step;
   // pixels_weight.cu: threads that share channels and a kernel column, the columns of an image, and
   // channels to a load.
   Divisor slices, width;

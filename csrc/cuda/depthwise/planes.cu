@@ -68,15 +68,14 @@ class PlanesTile {
     int n = plane;
     const int channel = plan_.channels.split(n);
     const T bias = plan_.bias ? upcast(load<S>(static_cast<const S*>(plan_.bias) + channel)) : T(0);
-    S* const to = written + n * plan_.written.batch + channel * plan_.written.channel +
-                  int64_t(column_) * plan_.written.column;
+    const int first = from_ + group_ * rows, period = plan_.rows.period.value();
+    const int64_t step = int64_t(period) * plan_.written.row;
+    S* to = written + n * plan_.written.batch + channel * plan_.written.channel +
+            int64_t(phase_ + first * period) * plan_.written.row +
+            int64_t(column_) * plan_.written.column;
 #pragma unroll
-    for (int r = 0; r < rows; ++r) {
-      const int q = from_ + group_ * rows + r;
-      if (q < to_)
-        store(to + int64_t(phase_ + q * plan_.rows.period.value()) * plan_.written.row,
-              downcast<S>(sums[r].at[0] + bias));
-    }
+    for (int r = 0; r < rows; ++r, to += step)
+      if (first + r < to_) store(to, downcast<S>(sums[r].at[0] + bias));
   }
 
  private:
@@ -93,8 +92,8 @@ class PlanesTile {
     const int jump = axis.jump.value();
     int base;
     if (folded()) {
-      const int fold = plan_.tile.fold.value(),
-                depth = plan_.tile.fold.divide(plan_.tile_columns.value());
+      const int fold = plan_.tile.fold.value();
+      const int depth = plan_.tile.fold.divide(plan_.tile_columns.value());
       const int first = plan_.folds.split(tile) * fold;
       base = tile * depth * jump + first;
       int jumps = lane_;
@@ -126,10 +125,12 @@ class PlanesTile {
 
   // Weights of the planes' channels, as [plane][kernel column][tap of the phase].
   __device__ void load_weights(const S* weight, int first_plane, int d) {
-    const int count = plan_.tile.planes * plan_.weight_columns.value() * plan_.weight_rows.value();
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const int taps = plan_.weight_rows.value(), columns = plan_.weight_columns.value();
+    for (int i = threadIdx.x; i < plan_.tile.planes * taps * columns; i += blockDim.x) {
+      // As they lie in memory.
       int plane = i;
-      const int t = plan_.weight_rows.split(plane), b = plan_.weight_columns.split(plane);
+      const int b = plan_.weight_columns.split(plane), t = plan_.weight_rows.split(plane);
+      T* const to = weights_ + (plane * columns + b) * taps + t;
       plane += first_plane;
       if (t >= row_taps_.count || plane >= plan_.batch * plan_.channels.value()) continue;
       const int channel = plan_.channels.split(plane);
@@ -137,7 +138,7 @@ class PlanesTile {
           int64_t(channel * plan_.depth + d) * plan_.weight_strides[0] +
           (row_taps_.first_tap + t * row_taps_.tap_step) * plan_.weight_strides[1] +
           b * plan_.weight_strides[2];
-      store_shared(weights_ + i, upcast(load<S>(weight + from)));
+      store_shared(to, upcast(load<S>(weight + from)));
     }
   }
 

@@ -49,10 +49,12 @@ class WeightTile {
     const int base = plan_.column_tiles.split(tile) * plan_.tile_columns.value();
     const int from = plan_.row_tiles.split(tile) * plan_.tile_rows;
     const int phase = plan_.phases.split(tile), first_image = tile * plan_.y_tile.planes;
-    const int rows = smaller(plan_.tile_rows, plan_.rows.phase_size(phase) - from);
+    const int size = plan_.y_step > 1 ? plan_.rows.written_size : plan_.rows.phase_size(phase);
+    const int rows = smaller(plan_.tile_rows, size - from);
     if (rows <= 0) return;
     const int x_row = phase * plan_.rows.stride - plan_.rows.pad +
-                      (from * plan_.rows.step + first_tap_) * plan_.rows.jump.value();
+                      from * plan_.tile_stride * plan_.x_tile.row_jump +
+                      first_tap_ * plan_.rows.jump.value();
     const int x_column =
         base * plan_.columns.stride - plan_.columns.pad + first_column_ * plan_.columns.dilation;
     // A vector begins at a multiple of its size, a power of two.
@@ -62,7 +64,7 @@ class WeightTile {
     find_planes(first_image);
     block_barrier();
     load_tile(x_tile_, x_offsets_, x, x_row, x_column - x_shift, plan_.x_tile);
-    load_tile(y_tile_, y_offsets_, y, phase + from * plan_.rows.period.value(), base - y_shift,
+    load_tile(y_tile_, y_offsets_, y, phase + from * plan_.y_tile.row_jump, base - y_shift,
               plan_.y_tile);
     block_barrier();
     if (column_ >= smaller(plan_.columns.kernel, first_column_ + plan_.block_columns) ||
@@ -73,10 +75,17 @@ class WeightTile {
                            (column_ - first_column_) * plan_.columns.dilation;
     const T* const own_y =
         y_tile_ + image_ * plan_.y_tile.rows * plan_.y_tile.pitch + y_shift + lane_;
-    add_products<sliding>(
-        sums, rows, plan_.rows.step,
-        [&](int e) { return load_shared<Vec<T, 1>>(own_x + e * plan_.x_tile.pitch); },
-        [&](int e) { return load_shared<Vec<T, 1>>(own_y + e * plan_.y_tile.pitch); });
+    const int x_pitch = plan_.x_step * plan_.x_tile.pitch;
+    const int y_pitch = plan_.y_step * plan_.y_tile.pitch;
+    for (int first = 0; first < smaller(plan_.y_step, rows); ++first) {
+      const T* const phase_x = own_x + first * plan_.tile_stride * plan_.x_tile.pitch;
+      const T* const phase_y = own_y + first * plan_.y_tile.pitch;
+      const int count = plan_.y_step > 1 ? plan_.rows.period.divide_up(rows - first) : rows;
+      add_products<sliding>(
+          sums, count, plan_.rows.step,
+          [&](int e) { return load_shared<Vec<T, 1>>(phase_x + e * x_pitch); },
+          [&](int e) { return load_shared<Vec<T, 1>>(phase_y + e * y_pitch); });
+    }
   }
 
   // Adds up the lanes' sums and writes them. All threads of the block call it.
@@ -156,13 +165,25 @@ void set_tiles(WeightPlan& plan, int taps, int columns) {
   plan.tile_columns = Divisor(columns);
   plan.places = Divisor(round_up(columns * plan.y_tile.planes, kWarp));
   plan.x_tile.planes = plan.y_tile.planes;
-  plan.x_tile.rows = plan.rows.step * (plan.tile_rows - 1) + taps;
+  plan.x_tile.rows = plan.tile_stride * (plan.tile_rows - 1) + (taps - 1) * plan.x_step + 1;
   plan.x_tile.pitch =
       round_up((columns - 1) * plan.columns.stride +
                    (plan.block_columns - 1) * plan.columns.dilation + plan.x_tile.vector,
                plan.x_tile.vector);
   plan.y_tile.rows = plan.tile_rows;
   plan.y_tile.pitch = round_up(columns + plan.y_tile.vector - 1, plan.y_tile.vector);
+}
+
+// Tiles hold rows of one phase, or all rows.
+void choose_rows(WeightPlan& plan, bool all) {
+  const Axis& axis = plan.rows;
+  plan.tile_rows = larger(1, all ? axis.written_size : smaller(axis.phase_size(0), 32));
+  plan.tile_stride = all ? axis.stride : axis.step;
+  plan.x_step = all ? axis.jump.value() : 1;
+  plan.y_step = all ? axis.period.value() : 1;
+  plan.x_tile.row_jump = all ? 1 : axis.jump.value();
+  plan.y_tile.row_jump = all ? 1 : axis.period.value();
+  plan.phases = Divisor(larger(1, all ? 1 : smaller(axis.period.value(), axis.written_size)));
 }
 
 // Whether there are tiles that fit; then the plan has them.
@@ -172,12 +193,17 @@ bool plan_tiles(WeightPlan& plan, int64_t bytes) {
   plan.block_columns = smaller(plan.columns.kernel, 8);
   const int lanes = kThreads / plan.block_columns / kWarp * kWarp;
   int columns = ceil_div(width, ceil_div(width, lanes));
-  plan.tile_rows = larger(1, smaller(plan.rows.phase_size(0), 32));
+  plan.y_tile.planes = 1;
+  choose_rows(plan, plan.rows.period.value() > 1 && plan.rows.written_size <= 64);
+  set_tiles(plan, taps, columns);
+  if (shared_bytes(plan, taps, bytes) > kSharedBytes) choose_rows(plan, false);
   plan.y_tile.planes = larger(1, smaller(plan.batch, lanes / columns));
   for (;;) {
     set_tiles(plan, taps, columns);
     if (shared_bytes(plan, taps, bytes) <= kSharedBytes) break;
-    if (plan.tile_rows > 8)
+    if (plan.y_step > 1)
+      plan.y_tile.planes = ceil_div(plan.y_tile.planes, 2);
+    else if (plan.tile_rows > 8)
       plan.tile_rows = ceil_div(plan.tile_rows, 2);
     else if (plan.y_tile.planes > 1)
       plan.y_tile.planes = ceil_div(plan.y_tile.planes, 2);
@@ -191,8 +217,8 @@ bool plan_tiles(WeightPlan& plan, int64_t bytes) {
       return false;
   }
   plan.column_blocks = Divisor(ceil_div(plan.columns.kernel, plan.block_columns));
-  plan.phases = Divisor(larger(1, smaller(plan.rows.period.value(), plan.rows.written_size)));
-  plan.row_tiles = Divisor(larger(1, ceil_div(plan.rows.phase_size(0), plan.tile_rows)));
+  const int rows = plan.y_step > 1 ? plan.rows.written_size : plan.rows.phase_size(0);
+  plan.row_tiles = Divisor(larger(1, ceil_div(rows, plan.tile_rows)));
   plan.column_tiles = Divisor(ceil_div(width, columns));
   plan.image_tiles = ceil_div(plan.batch, plan.y_tile.planes);
   plan.splits =
@@ -205,9 +231,8 @@ bool plan_tiles(WeightPlan& plan, int64_t bytes) {
 bool make_plan(const ConvProblem& problem, WeightPlan& plan) {
   const int widest = 16 / int(dtype_bytes(problem.dtype));
   plan = make_weight_plan(problem);
-  plan.x_tile = {plan.x, plan.rows.read_size, plan.columns.read_size, plan.rows.jump.value()};
-  plan.y_tile = {plan.y, plan.rows.written_size, plan.columns.written_size,
-                 plan.rows.period.value()};
+  plan.x_tile = {plan.x, plan.rows.read_size, plan.columns.read_size};
+  plan.y_tile = {plan.y, plan.rows.written_size, plan.columns.written_size};
   plan.x_tile.vector = plan.y_tile.vector = widest;
   return plan_tiles(plan, sum_bytes(problem.dtype));
 }

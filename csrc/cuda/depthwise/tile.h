@@ -51,8 +51,8 @@ __device__ void load_vectors(Sum<S>* tile, const int64_t* offsets, const S* imag
       const int64_t offset = load_shared<int64_t>(offsets + plane);
       if (offset >= 0 && unsigned(h) < unsigned(source.height) &&
           unsigned(w) < unsigned(source.width))
-        values[i] = load<Raw>(image + offset + int64_t(h) * source.strides.row +
-                              int64_t(w) * source.strides.column);
+        values[i] =
+            load<Raw>(image + offset + (h * source.strides.row + w * source.strides.column));
       plane += source.plane_step;
       row += source.row_step;
       column += source.vector_step;
