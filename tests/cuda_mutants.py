@@ -80,8 +80,8 @@ MUTANTS = [
     _planes(
         "off by one in a mask",
         "depthwise/planes.cu",
-        "      if (q < to_)\n",
-        "      if (q <= to_)\n",
+        "if (first + r < to_)",
+        "if (first + r <= to_)",
         f"{RACE}|{OUTSIDE_GLOBAL}",
     ),
     _planes(

@@ -10,14 +10,8 @@
 #include <vector>
 
 #include "memory.h"
+#include "runnable.h"
 #include "sanitizers.h"
-
-#if defined(CUDA_EMULATOR_TSAN)
-// The emulator is not instrumented, but the memory functions that it calls are known to TSan.
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
-  return "race:tests/cuda_emulator/block.cpp\nrace:tests/cuda_emulator/memory.cpp\n";
-}
-#endif
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -31,7 +25,6 @@ namespace {
 using boost::context::fiber;
 
 constexpr size_t kStackBytes = 256 * 1024;
-constexpr int kLanes = 32, kWarps = kMaxThreads / kLanes;
 
 enum class State { kRunnable, kAtBarrier, kInWarp, kFinished };
 
@@ -52,9 +45,8 @@ struct Gathering {
 };
 
 struct Warp {
-  uint32_t lanes = 0;     // that exist
-  uint32_t runnable = 0;  // of these
-  uint32_t time = 0;      // of its last barrier
+  uint32_t lanes = 0;  // that exist
+  uint32_t time = 0;   // of its last barrier
   std::vector<Gathering> gatherings;
   SyncPoint sync[2];
   unsigned barriers = 0;
@@ -74,10 +66,11 @@ struct Grid {
   SanitizedStack scheduler_stack;
   fiber scheduler;
   Warp warps[kWarps];
+  Runnable runnable;
   int threads = 0, finished = 0, at_barrier = 0, cursor = 0;
   int running = -1;
   uint32_t clock = 1, launch_time = 0, start_time = 0, block_time = 0;
-  SyncPoint edge;  // where blocks begin and end
+  SyncPoint begin, end;  // of a block
   SyncPoint sync[2];
   unsigned barriers = 0;
   Site barrier_site;
@@ -104,8 +97,7 @@ std::string where() { return "kernel " + grid.kernel + ", block " + text(blockId
 
 void set_state(int number, State state) {
   thread_at(number).state = state;
-  uint32_t& runnable = warp_of(number).runnable;
-  runnable = state == State::kRunnable ? runnable | bit_of(number) : runnable & ~bit_of(number);
+  grid.runnable.set(number, state == State::kRunnable);
 }
 
 // Back to the scheduler, from the running thread; returns when it is resumed.
@@ -147,9 +139,9 @@ fiber thread_main(fiber&& scheduler, int number) {
   thread_at(number).stack.arrive(grid.scheduler_stack);
   for (;;) {
     try {
-      grid.edge.acquire();
+      grid.begin.acquire();
       if (!grid.unwinding) (*grid.thread)();
-      grid.edge.release();
+      grid.end.release();
       if (!grid.unwinding) finish();
     } catch (const Fault& error) {
       grid.fault = error.text;
@@ -171,49 +163,24 @@ void resume(int number) {
   if (!grid.fault.empty()) throw Fault{grid.fault};
 }
 
-int first_in(int warp) { return warp * kLanes + __builtin_ctz(grid.warps[warp].runnable); }
-int last_in(int warp) {
-  return warp * kLanes + kLanes - 1 - __builtin_clz(grid.warps[warp].runnable);
-}
-
-// The lowest runnable thread at or after the number, around the end; -1 if there is none.
-int next_after(int number) {
-  const int warps = (grid.threads + kLanes - 1) / kLanes, warp = number / kLanes % warps;
-  const uint32_t rest = grid.warps[warp].runnable & (~0u << number % kLanes);
-  if (rest) return warp * kLanes + __builtin_ctz(rest);
-  for (int i = 1; i <= warps; ++i)
-    if (grid.warps[(warp + i) % warps].runnable) return first_in((warp + i) % warps);
-  return -1;
-}
-
-int next_before(int number) {
-  const int warps = (grid.threads + kLanes - 1) / kLanes;
-  const int from = number < 0 ? grid.threads - 1 : number, warp = from / kLanes;
-  const uint32_t rest = grid.warps[warp].runnable & (~0u >> (kLanes - 1 - from % kLanes));
-  if (rest) return warp * kLanes + kLanes - 1 - __builtin_clz(rest);
-  for (int i = 1; i <= warps; ++i)
-    if (grid.warps[(warp - i + warps) % warps].runnable) return last_in((warp - i + warps) % warps);
-  return -1;
-}
-
 int pick() {
   int& cursor = grid.cursor;
   int chosen = -1;
   switch (grid.schedule) {
     case Schedule::kForward:
-      chosen = next_after(cursor);
+      chosen = grid.runnable.next_after(cursor);
       cursor = chosen + 1;
       break;
     case Schedule::kReverse:
-      chosen = next_before(cursor);
+      chosen = grid.runnable.next_before(cursor);
       cursor = chosen - 1;
       break;
     case Schedule::kRandom:
-      chosen = next_after(int(grid.random() % unsigned(grid.threads)));
+      chosen = grid.runnable.next_after(int(grid.random() % unsigned(grid.threads)));
       break;
     case Schedule::kGreedy: {  // the same warp as long as it can
       const int warp = cursor / kLanes;
-      chosen = grid.warps[warp].runnable ? first_in(warp) : next_after(cursor);
+      chosen = grid.runnable.next_after(grid.runnable.in_warp(warp) ? warp * kLanes : cursor);
       cursor = chosen;
       break;
     }
@@ -238,12 +205,13 @@ void start_block(dim3 block) {
   grid.start_time = grid.block_time = ++grid.clock;
   grid.finished = grid.at_barrier = 0;
   grid.cursor = grid.schedule == Schedule::kReverse ? grid.threads - 1 : 0;
+  grid.runnable = Runnable(grid.threads);
   for (Warp& warp : grid.warps) {
-    warp.lanes = warp.runnable = 0;
+    warp.lanes = 0;
     warp.time = grid.clock;
     warp.gatherings.clear();
   }
-  grid.edge.release();
+  grid.begin.release();
   for (int i = 0; i < grid.threads; ++i) {
     const unsigned n = unsigned(i);
     thread_at(i).index = {n % block.x, n / block.x % block.y, n / block.x / block.y};
@@ -266,14 +234,14 @@ void grow_pool() {
 }
 
 void run_block(dim3 block) {
-  start_block(block);
   start_shared_memory();
+  start_block(block);
   while (grid.finished < grid.threads) {
     const int chosen = pick();
     if (chosen < 0) report_deadlock();
     resume(chosen);
   }
-  grid.edge.acquire();
+  grid.end.acquire();
   end_requests();
 }
 

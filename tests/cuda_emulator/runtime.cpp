@@ -13,6 +13,13 @@
 #include "memory.h"
 #include "symbols.h"
 
+#if defined(CUDA_EMULATOR_TSAN)
+// The emulator is not instrumented, but TSan knows the memory that it allocates.
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
+  return "race:cuda_emulator::collective\n";
+}
+#endif
+
 namespace cuda_emulator {
 namespace {
 

@@ -84,6 +84,12 @@ __global__ void share(bool first, bool last, int rounds) {
   }
 }
 
+// What is read has to be used, or the compiler does not read it, and ThreadSanitizer sees no race.
+__global__ void exchange_without_barrier(float* data) {
+  store_shared(tile() + threadIdx.x, 1.f);
+  store(data + threadIdx.x, load_shared<float>(tile() + (threadIdx.x ^ 32)));
+}
+
 // As is usual: one barrier per round, because the tiles alternate.
 __global__ void share_two_tiles(int tiles) {
   for (int round = 0; round < 4; ++round) {
@@ -280,8 +286,10 @@ void test_counters() {
 // The argument "race" runs a kernel that races, for ThreadSanitizer to find.
 int main(int argc, char** argv) {
   using namespace selftest;
-  if (argc > 1 && std::strcmp(argv[1], "race") == 0)
-    return start({1, 64, 256}, share, false, true, 1) != cudaSuccess;
+  if (argc > 1 && std::strcmp(argv[1], "race") == 0) {
+    std::vector<float> data(64);
+    return start({1, 64, 256}, exchange_without_barrier, map(data, true)) != cudaSuccess;
+  }
   test_global_memory();
   test_shared_memory();
   test_warps();

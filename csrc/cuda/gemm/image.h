@@ -2,7 +2,7 @@
 // channel). The element is what the tap reads for the pixel, or zero outside the image.
 #pragma once
 
-#include <limits.h>
+#include <climits>
 
 #include "indexing.h"
 #include "params.h"
