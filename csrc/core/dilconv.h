@@ -56,7 +56,8 @@ typedef struct dilconv_problem {
   int64_t op;    /* dilconv_op */
   int64_t dtype; /* dilconv_dtype: of all tensors, bias included */
   int64_t has_bias;
-  int64_t allow_tf32; /* float32 may be rounded to TF32 (10 bits of mantissa) before it multiplies */
+  int64_t
+      allow_tf32; /* float32 may be rounded to TF32 (10 bits of mantissa) before it multiplies */
   int64_t batch;
   int64_t groups;
   int64_t in_channels;
@@ -106,16 +107,16 @@ typedef enum dilconv_status {
 } dilconv_status;
 
 /* A device ("cpu" or "cuda", each in the library that has its kernels) holds an ordered list of
- * kernels, best first, and the instruction sets that they are made for, best first: of the CPU those
- * that this machine runs ("avx512", "avx2", ...), of a GPU its compute capabilities ("sm_90", ...).
- * Both return null past the end, or for an unknown device. */
+ * kernels, best first, and the instruction sets that they are made for, best first: of the CPU
+ * those that this machine runs ("avx512", "avx2", ...), of a GPU its compute capabilities ("sm_90",
+ * ...). Both return null past the end, or for an unknown device. */
 DILCONV_API const char* dilconv_kernel_name(const char* device, int index);
 DILCONV_API const char* dilconv_instruction_set(const char* device, int index);
 
 /* In all functions below `kernel` names one, or is null for the first that accepts; `isa` names the
  * instruction set to answer for, or is null for this machine's, as capped by the option; `message`
- * (may be null) receives at most `message_size` bytes of explanation, terminated, when the status is
- * not DILCONV_OK. */
+ * (may be null) receives at most `message_size` bytes of explanation, terminated, when the status
+ * is not DILCONV_OK. */
 DILCONV_API dilconv_status dilconv_accepts(const char* device, const char* kernel, const char* isa,
                                            const dilconv_problem* problem, char* message,
                                            size_t message_size);

@@ -35,10 +35,10 @@ dilconv_status with_kernel(const char* device_name, const char* name, const char
   if (!error.empty()) return report(DILCONV_INVALID, error, message, size);
   const int isa = find_isa(*device, isa_name);
   if (isa < 0)
-    return report(DILCONV_INVALID,
-                  std::string("device '") + device_name + "' has no instruction set '" + isa_name +
-                      "'",
-                  message, size);
+    return report(
+        DILCONV_INVALID,
+        std::string("device '") + device_name + "' has no instruction set '" + isa_name + "'",
+        message, size);
   std::string reason;
   const Kernel* kernel = select(*device, name, problem, isa, reason);
   if (!kernel) return report(DILCONV_REFUSED, reason, message, size);
@@ -77,11 +77,9 @@ dilconv_status dilconv_declines(const char* device, const char* kernel, const ch
                                 const dilconv_problem* problem, char* message,
                                 size_t message_size) {
   const char* reason = nullptr;
-  const dilconv_status status =
-      with_kernel(device, kernel, isa, *problem, message, message_size,
-                  [&](const Kernel& chosen, int index) {
-                    reason = chosen.declines(*problem, index);
-                  });
+  const dilconv_status status = with_kernel(
+      device, kernel, isa, *problem, message, message_size,
+      [&](const Kernel& chosen, int index) { reason = chosen.declines(*problem, index); });
   return reason ? report(DILCONV_REFUSED, reason, message, message_size) : status;
 }
 

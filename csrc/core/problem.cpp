@@ -65,12 +65,13 @@ std::string check_problem(const ConvProblem& p) {
 }
 
 std::string describe(const ConvProblem& p) {
-  return text(op_name(p.op), ' ', dtype_name(p.dtype), p.allow_tf32 ? " (tf32)" : "", " x ", p.batch, 'x', p.in_channels, 'x',
-              p.in_size[0], 'x', p.in_size[1], " w ", p.out_channels, 'x', p.in_channels / p.groups,
-              'x', p.kernel[0], 'x', p.kernel[1], " y ", p.batch, 'x', p.out_channels, 'x',
-              p.out_size[0], 'x', p.out_size[1], " stride ", p.stride[0], 'x', p.stride[1],
-              " dilation ", p.dilation[0], 'x', p.dilation[1], " pads ", p.pad_before[0], ',',
-              p.pad_after[0], ',', p.pad_before[1], ',', p.pad_after[1], " groups ", p.groups,
+  return text(op_name(p.op), ' ', dtype_name(p.dtype), p.allow_tf32 ? " (tf32)" : "", " x ",
+              p.batch, 'x', p.in_channels, 'x', p.in_size[0], 'x', p.in_size[1], " w ",
+              p.out_channels, 'x', p.in_channels / p.groups, 'x', p.kernel[0], 'x', p.kernel[1],
+              " y ", p.batch, 'x', p.out_channels, 'x', p.out_size[0], 'x', p.out_size[1],
+              " stride ", p.stride[0], 'x', p.stride[1], " dilation ", p.dilation[0], 'x',
+              p.dilation[1], " pads ", p.pad_before[0], ',', p.pad_after[0], ',', p.pad_before[1],
+              ',', p.pad_after[1], " groups ", p.groups,
               p.y_strides[1] == 1 && p.out_channels > 1 ? " channels_last"
               : p.y_strides[3] == 1                     ? " contiguous"
                                                         : " strided");
