@@ -183,7 +183,7 @@ def benchmark(report: Report, quick: bool) -> None:
                 results.append(bench.measure(row, worker, options))
                 if "failed" in results[-1].note:
                     worker.renew()  # an error of the GPU stays with the process
-                if len(results) % 16 == 0:
+                if len(results) % 8 == 0:
                     write(report, results, machine, about)
                     report.note("benchmarks", f"{len(results)} of {len(wanted)} rows")
         except KeyboardInterrupt:
@@ -214,6 +214,7 @@ def write(report: Report, results: list[Any], machine: Any, about: dict[str, Any
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 1 if anything failed, 2 without a GPU, else 0."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     import torch
 
     if not torch.cuda.is_available():
