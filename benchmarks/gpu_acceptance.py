@@ -214,13 +214,13 @@ def write(report: Report, results: list[Any], machine: Any, about: dict[str, Any
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 1 if anything failed, 2 without a GPU, else 0."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     import torch
 
     if not torch.cuda.is_available():
         what = "a CUDA build of torch" if torch.version.cuda is None else "a GPU and its driver"
         print(f"this needs {what}; torch here is {torch.__version__}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end like Ctrl-C's
     report = Report(options.output, options.minutes)
     card = torch.cuda.get_device_properties()
     report.note("machine", f"{card.name}, sm_{card.major}{card.minor}, torch {torch.__version__}")
