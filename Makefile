@@ -144,7 +144,7 @@ check-twins: ## check the bfloat16 kernels without the instructions that they ar
 check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, and check what needs no GPU
 	@mkdir -p build/cuda
 	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/cuda
-	@$(MAKE) --no-print-directory -C build/cuda VENV=.venv TORCH=$(GPU_TORCH) \
+	@DILCONV_CUDA=1 $(MAKE) --no-print-directory -C build/cuda VENV=.venv TORCH=$(GPU_TORCH) \
 	  TORCH_INDEX=$(GPU_INDEX) test ARGS='$(CUDA_BUILD_TESTS)'
 
 $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
@@ -185,7 +185,7 @@ bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)
 
 gpu: ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels
-	@$(MAKE) --no-print-directory VENV=.venv-gpu TORCH=$(GPU_TORCH) TORCH_INDEX=$(GPU_INDEX) build
+	@DILCONV_CUDA=1 $(MAKE) --no-print-directory VENV=.venv-gpu TORCH=$(GPU_TORCH) TORCH_INDEX=$(GPU_INDEX) build
 	.venv-gpu/bin/python benchmarks/gpu_acceptance.py --skip build $(ARGS)
 
 clean: ## remove everything that was built or drawn, and .venv

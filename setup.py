@@ -1,14 +1,16 @@
 """Builds the three extension modules; everything else about the package is in pyproject.toml.
 
 The CUDA kernels are built where torch is a CUDA build and there is an nvcc, in CUDA_HOME or on the
-PATH; DILCONV_CUDA=0 leaves them out. TORCH_CUDA_ARCH_LIST says for which GPUs, as for any of
-torch's extensions; by default for those in this machine or, if it has none, for all that are known.
+PATH; DILCONV_CUDA=0 leaves them out, 1 demands them. TORCH_CUDA_ARCH_LIST says for which GPUs, as
+for any of torch's extensions; by default for those in this machine or, if it has none, for all that
+are known.
 """
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from glob import glob
 
 import pybind11
@@ -54,11 +56,12 @@ def choose_capabilities(nvcc: str) -> None:
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(chosen) + "+PTX")
 
 
-nvcc = None
-if torch.version.cuda and os.environ.get("DILCONV_CUDA") != "0":
-    nvcc = find_nvcc()
+wanted = os.environ.get("DILCONV_CUDA", "")
+nvcc = find_nvcc() if torch.version.cuda and wanted != "0" else None
 if nvcc:
     choose_capabilities(nvcc)
+elif wanted == "1":
+    sys.exit("DILCONV_CUDA=1 demands CUDA kernels, which need a CUDA build of torch and an nvcc")
 
 # Only now, because it looks for CUDA_HOME while it is imported.
 from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402

@@ -183,7 +183,7 @@ def benchmark(report: Report, quick: bool) -> None:
                 results.append(bench.measure(row, worker, options))
                 if "failed" in results[-1].note:
                     worker.renew()  # an error of the GPU stays with the process
-                if len(results) % 16 == 0:
+                if len(results) % 8 == 0:
                     write(report, results, machine, about)
                     report.note("benchmarks", f"{len(results)} of {len(wanted)} rows")
         except KeyboardInterrupt:
@@ -220,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = "a CUDA build of torch" if torch.version.cuda is None else "a GPU and its driver"
         print(f"this needs {what}; torch here is {torch.__version__}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end like Ctrl-C's
     report = Report(options.output, options.minutes)
     card = torch.cuda.get_device_properties()
     report.note("machine", f"{card.name}, sm_{card.major}{card.minor}, torch {torch.__version__}")

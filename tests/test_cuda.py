@@ -45,7 +45,7 @@ def test_tensors_on_different_devices(op: str, moved: int) -> None:
 
 
 def test_without_a_default_device() -> None:
-    """The quick way from Python, which the tests' default device keeps from being taken."""
+    """As users call: without the mode by which torch keeps a default device."""
     x, w, b = layer()
     expected = dc.functional.conv2d(x, w, b, dilation=2)
     torch.set_default_device(None)
