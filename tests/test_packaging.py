@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -69,6 +70,16 @@ print(dilconv_ext.__file__)
     installed = {path.name for path in (site / "dilconv_ext").iterdir()}
     assert {"py.typed", "_C.pyi"} <= installed
     assert not [name for name in installed if name.endswith((".cpp", ".h"))]
+
+    # The tests themselves, where no checkout is near.
+    tests = tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "tests", tests / "tests")
+    for file in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / file, tests / file)
+    chosen = ["tests/test_functional.py", "tests/test_modules.py", "tests/test_convert.py"]
+    done = succeed(fresh, "-m", "pytest", "--slow=none", "-q", *chosen, cwd=tests)
+    assert " passed" in done
+    assert "failed" not in done
 
 
 def test_importing_under_another_torch_says_how_to_mend_it(tmp_path):
