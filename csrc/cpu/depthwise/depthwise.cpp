@@ -61,8 +61,8 @@ struct OwnedPlan {
     // 16-bit types are widened as they are loaded; but packed widened where each is loaded often,
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
-    const bool loads = !widened || (quick && p.op != DILCONV_GRAD_WEIGHT &&
-                                    p.kernel[0] * p.kernel[1] <= 25);
+    const bool loads =
+        !widened || (quick && p.op != DILCONV_GRAD_WEIGHT && p.kernel[0] * p.kernel[1] <= 25);
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
     else if (rows_dense && plan.depth == 1 && rows_pack_well(p) &&
