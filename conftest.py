@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-SAMPLE = 16  # one slow test in so many, the same ones every time
+SAMPLE = 16  # one slow test in so many, the same ones every time; or mark it slow(sample=…)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,9 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
 
     def wanted(item: pytest.Item) -> bool:
-        if item.get_closest_marker("slow") is None:
+        marker = item.get_closest_marker("slow")
+        if marker is None:
             return True
-        return tier == "sample" and zlib.crc32(item.nodeid.encode()) % SAMPLE == 0
+        sample = marker.kwargs.get("sample", SAMPLE)
+        return tier == "sample" and zlib.crc32(item.nodeid.encode()) % sample == 0
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = [item for item in items if wanted(item)]

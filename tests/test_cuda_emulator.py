@@ -55,7 +55,7 @@ def _sweep() -> list[Any]:
             kernel,
             dtype,
             id=f"{p}-{kernel}-{str(dtype).removeprefix('torch.')}",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.slow(sample=200),
         )
         for p in PROBLEMS
         for kernel in emulated_gpu.kernels()
@@ -84,6 +84,7 @@ def test_kernel_on_problem(p: Problem, kernel: str, dtype: torch.dtype) -> None:
                     assert torch.equal(result, results[0]), f"{what} {schedule}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [p for p in PROBLEMS if not p.slow], ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_default_selection(op: str, p: Problem) -> None:
