@@ -107,7 +107,8 @@ def run(command: Sequence[str], log: Path, seconds: float) -> tuple[int | None, 
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
-                process.kill()
+                process.kill()  # a background job of a shell ignores interrupts
+                process.wait()
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return status, lines[-1].strip("= ") if lines else ""
 

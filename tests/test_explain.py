@@ -167,23 +167,27 @@ IMPORT = "import torch, dilconv_ext as dc; "
 RUN = IMPORT + "dc.functional.conv2d(torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3))"
 
 
-def accepted_by(kernel: str) -> Problem:
-    """The first problem whose forward ``kernel`` accepts."""
-    calls = {p: make_call("conv2d", p, make_tensors(p, torch.float32)) for p in PROBLEMS}
-    return next(p for p, call in calls.items() if call.refusals()[kernel] is None)
+def accepted_by(kernel: str) -> tuple[Problem, torch.dtype]:
+    """The first problem and dtype whose forward ``kernel`` accepts here."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for p in PROBLEMS:
+            if make_call("conv2d", p, make_tensors(p, dtype)).refusals()[kernel] is None:
+                return p, dtype
+    pytest.skip(f"this machine lacks the instructions of {kernel}")
 
 
 @pytest.mark.parametrize("kernel", _C.kernels())
 def test_environment_forces_a_kernel(kernel: str) -> None:
-    p = accepted_by(kernel)
-    tensors = f"torch.ones({p.input_shape}), torch.ones({p.weight_shape})"
+    p, dtype = accepted_by(kernel)
+    ones = [f"torch.ones({shape}, dtype={dtype})" for shape in (p.input_shape, p.weight_shape)]
+    tensors = ", ".join(ones)
     code = IMPORT + f"torch.ops.dilconv.conv2d({tensors}, None, *{p.params})"
     result = run_python(code, DILCONV_KERNEL=kernel, DILCONV_VERBOSE="1")
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "dilconv" in line]
     assert kernel in line
     assert "conv2d" in line
-    assert "float32" in line
+    assert str(dtype).removeprefix("torch.") in line
 
 
 def first_of(values: list[str]) -> list[Any]:
