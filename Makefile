@@ -154,7 +154,8 @@ check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, an
 	@mkdir -p build/cuda
 	@git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C build/cuda
 	@DILCONV_CUDA=1 $(MAKE) --no-print-directory -C build/cuda VENV=.venv TORCH=$(GPU_TORCH) \
-	  TORCH_INDEX=$(GPU_INDEX) test ARGS='$(CUDA_BUILD_TESTS)'
+	  TORCH_INDEX=$(GPU_INDEX) build
+	cd build/cuda && .venv/bin/python -m pytest $(CUDA_BUILD_TESTS)
 
 $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
 	@mkdir -p $(@D)
