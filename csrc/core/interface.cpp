@@ -34,11 +34,12 @@ dilconv_status with_kernel(const char* device_name, const char* name, const char
   const std::string error = check_problem(problem);
   if (!error.empty()) return report(DILCONV_INVALID, error, message, size);
   const int isa = find_isa(*device, isa_name);
-  if (isa < 0)
-    return report(
-        DILCONV_INVALID,
-        std::string("device '") + device_name + "' has no instruction set '" + isa_name + "'",
-        message, size);
+  if (isa < 0) {
+    const std::string name = isa_name ? isa_name : "";
+    return report(DILCONV_INVALID,
+                  std::string("device '") + device_name + "' has no instruction set '" + name + "'",
+                  message, size);
+  }
   std::string reason;
   const Kernel* kernel = select(*device, name, problem, isa, reason);
   if (!kernel) return report(DILCONV_REFUSED, reason, message, size);
