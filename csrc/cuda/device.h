@@ -142,7 +142,9 @@ __device__ inline char* shared_memory() {
 
 template <class V, class T>
 __device__ inline V load_shared(const T* address) {
-  return bit_cast<V>(*reinterpret_cast<const Word<V>*>(address));
+  // By value: memcpy from the address itself would be compiled to loads of single bytes.
+  const Word<V> word = *reinterpret_cast<const Word<V>*>(address);
+  return bit_cast<V>(word);
 }
 
 template <class V, class T>

@@ -180,9 +180,9 @@ class PlanesTile {
 };
 
 template <class S, int rows, bool sliding>
-__global__ void __launch_bounds__(kThreads, rows * sizeof(Sum<S>) > 32 ? 2
-                                            : rows == 8                ? 3
-                                                                       : 4)
+__global__ void __launch_bounds__(kThreads, rows * sizeof(Sum<S>) > 32    ? 2
+                                            : rows * sizeof(Sum<S>) == 32 ? 3
+                                                                          : 4)
     planes_kernel(const __grid_constant__ GatherPlan plan, const S* read, const S* weight,
                   S* written) {
   PlanesTile<S, rows, sliding> tile(plan);

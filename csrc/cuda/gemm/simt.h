@@ -16,8 +16,7 @@ class SimtMultiply {
   static constexpr int kSumRows = TileShape::kWarpRows / kLanesDown;
   static constexpr int kSumColumns = TileShape::kWarpColumns / kLanesAcross;
   static constexpr int kNeighbours = kVector;
-  // That a multiprocessor is to hold: as many as the sums leave registers for.
-  static constexpr int kBlocks = kSumRows * kSumColumns * sizeof(Sum<T>) < 256 ? 3 : 2;
+  static constexpr int kBlocks = 2;  // that a multiprocessor is to hold, for registers enough
 
   __device__ SimtMultiply()
       : warp_row_(int(threadIdx.x) / 32 / TileShape::kWarpsAcross * TileShape::kWarpRows),

@@ -18,7 +18,7 @@ struct MatrixInstruction {
   using Right = Vec<uint32_t, 2>;
   using Sums = float[4];
 
-  static __device__ int lane() { return int(threadIdx.x) % 32; }
+  static __device__ int lane() { return int(threadIdx.x % 32); }
 
   // Rows row .. row + 15 of the left operand.
   template <class A>
@@ -79,7 +79,7 @@ struct MatrixInstruction<double> {
   using Right = double;
   using Sums = double[2];
 
-  static __device__ int lane() { return int(threadIdx.x) % 32; }
+  static __device__ int lane() { return int(threadIdx.x % 32); }
 
   template <class A>
   static __device__ Left left(A a, int row, int depth) {
@@ -127,14 +127,20 @@ class TensorCoreMultiply {
   __device__ void half(A a, B b) {
     constexpr int kDepth = Instruction::kDepth;
     static_assert(kDepth * 2 == kSliceDepth<T>, "a slice is two instructions deep");
+    // What is known of a row or column while compiling simplifies its address.
+    constexpr bool kFromA = TileShape::kWarpRows % A::kUnit == 0;
+    constexpr bool kFromB = TileShape::kWarpColumns % B::kUnit == 0;
+    const A rows = kFromA ? a.from(warp_row_) : a;
+    const B columns = kFromB ? b.from(warp_column_) : b;
     typename Instruction::Left left[kDown];
     typename Instruction::Right right[kAcross / 2][2];
 #pragma unroll
     for (int i = 0; i < kDown; ++i)
-      left[i] = Instruction::left(a, warp_row_ + i * Instruction::kRows, part * kDepth);
+      left[i] =
+          Instruction::left(rows, (kFromA ? 0 : warp_row_) + i * Instruction::kRows, part * kDepth);
 #pragma unroll
     for (int j = 0; j < kAcross / 2; ++j)
-      Instruction::right(b, warp_column_ + j * 16, part * kDepth, right[j]);
+      Instruction::right(columns, (kFromB ? 0 : warp_column_) + j * 16, part * kDepth, right[j]);
 #pragma unroll
     for (int i = 0; i < kDown; ++i)
 #pragma unroll

@@ -54,7 +54,8 @@ struct DepthInRows {
   __device__ char* at(int m, int depth) const {
     return chunk(m, depth / kChunk<T>) + depth % kChunk<T> * int(sizeof(T));
   }
-  // Rows from `first` on, a multiple of 8, which keeps their chunks' places.
+  // The same from row `first` on, if that is a multiple of kUnit, which keeps the swizzle.
+  static constexpr int kUnit = 8;
   __device__ DepthInRows from(int first) const { return {data + first * kSliceBytes}; }
 };
 
@@ -76,6 +77,8 @@ struct DepthAcrossRows {
   __device__ char* at(int m, int depth) const {
     return chunk(depth, m / kChunk<T>) + m % kChunk<T> * int(sizeof(T));
   }
+  static constexpr int kUnit = 8 * kChunk<T>;
+  __device__ DepthAcrossRows from(int first) const { return {data + first * int(sizeof(T))}; }
 };
 
 }  // namespace dilconv::cuda
