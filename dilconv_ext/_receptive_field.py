@@ -161,10 +161,7 @@ def receptive_field(
     size, jump, start = (1,) * axes, (1,) * axes, (0.0,) * axes
     rows = []
     for number, layer in enumerate(layers, start=1):
-        name = layer.name or f"layer {number}"
-        taps = _per_axis(name, "kernel_size", layer.kernel_size, axes)
-        strides = _per_axis(name, "stride", layer.stride, axes)
-        dilations = _per_axis(name, "dilation", layer.dilation, axes)
+        name, taps, strides, dilations = _geometry(number, layer, axes)
         pads = _pads_before(layer.padding, taps, strides, dilations)
         reach = [(k - 1) * d for k, d in zip(taps, dilations, strict=True)]
         shifts = [(r / 2 - p) * j for r, p, j in zip(reach, pads, jump, strict=True)]
@@ -180,10 +177,7 @@ def axis_numbers(model_or_layers: nn.Module | Iterable[Any]) -> list[list[tuple[
     layers, axes = _chain(model_or_layers)
     numbers = []
     for number, layer in enumerate(layers, start=1):
-        name = layer.name or f"layer {number}"
-        taps = _per_axis(name, "kernel_size", layer.kernel_size, axes)
-        strides = _per_axis(name, "stride", layer.stride, axes)
-        dilations = _per_axis(name, "dilation", layer.dilation, axes)
+        _, taps, strides, dilations = _geometry(number, layer, axes)
         numbers.append(list(zip(taps, strides, dilations, strict=True)))
     return [list(axis) for axis in zip(*numbers, strict=True)]
 
@@ -271,6 +265,19 @@ def _per_axis(layer: str, what: str, numbers: Any, axes: int) -> tuple[int, ...]
     if any(value < 1 for value in values):
         raise ValueError(f"{layer}: {what} must be positive, but got {what}={numbers}")
     return values
+
+
+def _geometry(
+    number: int, layer: Layer, axes: int
+) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the layer's name, and its kernel size, stride and dilation per axis."""
+    name = layer.name or f"layer {number}"
+    return (
+        name,
+        _per_axis(name, "kernel_size", layer.kernel_size, axes),
+        _per_axis(name, "stride", layer.stride, axes),
+        _per_axis(name, "dilation", layer.dilation, axes),
+    )
 
 
 def _pads_before(

@@ -131,6 +131,26 @@ def channels_last(t: Tensor) -> Tensor:
     return t.movedim(channel, -1).contiguous().movedim(-1, channel)
 
 
+def transposed(t: Tensor) -> Tensor:
+    """The same values, the first and last dimensions exchanged in memory."""
+    return t.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+def sliced(t: Tensor) -> Tensor:
+    """The same values, every other element of each dimension of a larger tensor of NaNs."""
+    wide = t.new_full([2 * s + 1 for s in t.shape], float("nan"))
+    part = wide[tuple(slice(1, None, 2) for _ in t.shape)]
+    part.copy_(t)
+    return part
+
+
+def misaligned(t: Tensor) -> Tensor:
+    """The same values, one element further in memory than an allocation begins."""
+    part = t.new_full([t.numel() + 1], float("nan"))[1:].view(t.shape)
+    part.copy_(t)
+    return part
+
+
 PROBLEMS: list[Problem] = [
     # The plain cases, and tails: sizes and channels just off every vector and block length.
     Problem("plain_3x3", 2, 4, 6, (8, 8), (3, 3), padding=(1, 1, 1, 1)),

@@ -17,7 +17,16 @@ import emulated_gpu
 from accuracy import assert_matches, relative_error, solve_problem
 from calls import FLOATS, INTEGERS, OPS, Call, all_calls, make_call
 from emulated_gpu import CAPABILITIES, SCHEDULES, Gpu
-from problems import PROBLEMS, Problem, channels_last, make_tensors, problem
+from problems import (
+    PROBLEMS,
+    Problem,
+    channels_last,
+    make_tensors,
+    misaligned,
+    problem,
+    sliced,
+    transposed,
+)
 from test_autograd import TINY
 
 if not emulated_gpu.LIBRARY.exists():
@@ -113,20 +122,6 @@ def test_any_strides(op: str, kernel: str) -> None:
     """Transposed, sliced, misaligned and expanded tensors are read in place, or refused."""
     p = problem("channels_16_to_48")
     call = make_call(op, p, make_tensors(p, torch.float32))
-
-    def transposed(t: Tensor) -> Tensor:
-        return t.transpose(0, -1).contiguous().transpose(0, -1)
-
-    def sliced(t: Tensor) -> Tensor:
-        wide = t.new_full([2 * s + 1 for s in t.shape], float("nan"))
-        part = wide[tuple(slice(1, None, 2) for _ in t.shape)]
-        part.copy_(t)
-        return part
-
-    def misaligned(t: Tensor) -> Tensor:
-        part = t.new_full([t.numel() + 1], float("nan"))[1:].view(t.shape)
-        part.copy_(t)
-        return part
 
     gpu = Gpu(kernel)
     for view in (transposed, sliced, misaligned):

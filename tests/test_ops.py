@@ -12,7 +12,16 @@ from torch import Tensor
 
 from accuracy import assert_accurate, assert_matches, bound_of, solve_problem
 from calls import DTYPES, FLOATS, OPS, PATHS, all_calls, make_call
-from problems import PROBLEMS, Problem, channels_last, make_tensors, problem
+from problems import (
+    PROBLEMS,
+    Problem,
+    channels_last,
+    make_tensors,
+    misaligned,
+    problem,
+    sliced,
+    transposed,
+)
 
 FORMATS = {"contiguous": lambda t: t, "channels_last": channels_last}
 
@@ -72,20 +81,6 @@ def test_any_strides(op: str) -> None:
     call = make_call(
         op, problem("dilated_per_axis"), make_tensors(problem("dilated_per_axis"), torch.float32)
     )
-
-    def transposed(t: Tensor) -> Tensor:
-        return t.transpose(0, -1).contiguous().transpose(0, -1)
-
-    def sliced(t: Tensor) -> Tensor:
-        wide = t.new_full([2 * s + 1 for s in t.shape], float("nan"))
-        part = wide[tuple(slice(1, None, 2) for _ in t.shape)]
-        part.copy_(t)
-        return part
-
-    def misaligned(t: Tensor) -> Tensor:
-        part = t.new_full([t.numel() + 1], float("nan"))[1:].view(t.shape)
-        part.copy_(t)
-        return part
 
     def expanded(t: Tensor) -> Tensor:
         return t[:1].expand(t.shape)

@@ -8,6 +8,14 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+// Positions j in [0, count) for which origin + j * step lies in [0, size).
+Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
+  const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);
+  const int64_t end = origin >= size ? 0 : (size - 1 - origin) / step + 1;
+  const int64_t first = std::min(begin, count);
+  return {first, std::clamp(end, first, count)};
+}
+
 // Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more
 // than the zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in
 // sixteenths.
@@ -207,11 +215,12 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
 
 }  // namespace
 
-Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
-  const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);
-  const int64_t end = origin >= size ? 0 : (size - 1 - origin) / step + 1;
-  const int64_t first = std::min(begin, count);
-  return {first, std::clamp(end, first, count)};
+std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
+  std::vector<Range> valid;
+  for (int64_t k = 0; k < p.kernel[axis]; ++k)
+    valid.push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
+                                    p.out_size[axis], p.in_size[axis]));
+  return valid;
 }
 
 ConvProblem flattened(const ConvProblem& problem) {
@@ -341,10 +350,7 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& p, int vector_bytes, int ele
   const int64_t affordable =
       std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
-  for (int axis = 0; axis < 2; ++axis)
-    for (int64_t k = 0; k < p.kernel[axis]; ++k)
-      valid_[axis].push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis],
-                                             p.stride[axis], p.out_size[axis], p.in_size[axis]));
+  for (int axis = 0; axis < 2; ++axis) valid_[axis] = valid_taps(p, axis);
   plan.valid_h = valid_[0].data();
   plan.valid_w = valid_[1].data();
 }

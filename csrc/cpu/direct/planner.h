@@ -51,8 +51,8 @@ OwnedRegions cut_regions(const ConvProblem& problem, int64_t row_overhead, int64
 // tiles of `tile` pixels. pixels: written ones of a sample.
 int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes);
 
-// Positions j in [0, count) for which origin + j * step lies in [0, size).
-Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size);
+// Per kernel element of an axis: the output positions whose tap reads inside the image.
+std::vector<Range> valid_taps(const ConvProblem& problem, int axis);
 
 // conv2d's or grad_input's regions, one per residue, with every tap; for grad_weight, those of
 // conv2d.

@@ -58,10 +58,7 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixS
   const int64_t affordable =
       std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
-  for (int axis = 0; axis < 2; ++axis)
-    for (int64_t k = 0; k < p.kernel[axis]; ++k)
-      valid_[axis].push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis],
-                                             p.stride[axis], p.out_size[axis], p.in_size[axis]));
+  for (int axis = 0; axis < 2; ++axis) valid_[axis] = valid_taps(p, axis);
   plan.valid_h = valid_[0].data();
   plan.valid_w = valid_[1].data();
 }

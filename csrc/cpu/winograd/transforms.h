@@ -145,11 +145,27 @@ struct SixPoints {
     const V even_a = x[4] - x[2] * T(bb), odd_a = (x[3] - x[1] * T(bb)) * T(a);
     const V even_b = x[4] - x[2] * T(aa), odd_b = (x[3] - x[1] * T(aa)) * T(b);
     to[0] = (x[4] - x[2] * T(aa + bb)) + x[0] * T(aa * bb);
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = (x[5] - x[3] * T(aa + bb)) + x[1] * T(aa * bb);
+  }
+
+ protected:
+  template <class V>
+  struct Halves {
+    V even_a, odd_a, even_b, odd_b;
+  };
+
+  // Of the products at ±a and ±b, and back.
+  template <class V>
+  static inline Halves<V> split(const V* m) {
+    return {m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]};
+  }
+  template <class V>
+  static inline void join(const Halves<V>& h, V* to) {
+    to[1] = h.even_a + h.odd_a;
+    to[2] = h.even_a - h.odd_a;
+    to[3] = h.even_b + h.odd_b;
+    to[4] = h.even_b - h.odd_b;
   }
 };
 
@@ -160,16 +176,12 @@ struct Winograd<4, 3> : WinogradSizes<4, 3>, SixPoints {
     const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa), odd_a = w[1] * T(at_a * a);
     const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb), odd_b = w[1] * T(at_b * b);
     to[0] = w[0] * T(at_0);
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = w[2];
   }
   template <class T, class V>
   static inline void result(const V* m, V* to) {
-    const V even_a = m[1] + m[2], odd_a = m[1] - m[2];
-    const V even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    const auto [even_a, odd_a, even_b, odd_b] = split(m);
     to[0] = m[0] + (even_a + even_b);
     to[1] = odd_a * T(a) + odd_b * T(b);
     to[2] = even_a * T(aa) + even_b * T(bb);
@@ -180,16 +192,12 @@ struct Winograd<4, 3> : WinogradSizes<4, 3>, SixPoints {
     const V even_a = y[0] + y[2] * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
     const V even_b = y[0] + y[2] * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
     to[0] = y[0];
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = y[3];
   }
   template <class T, class V>
   static inline void collect(const V* s, V* to) {
-    const V even_a = s[1] + s[2], odd_a = s[1] - s[2];
-    const V even_b = s[3] + s[4], odd_b = s[3] - s[4];
+    const auto [even_a, odd_a, even_b, odd_b] = split(s);
     to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
     to[1] = odd_a * T(at_a * a) + odd_b * T(at_b * b);
     to[2] = (even_a * T(at_a * aa) + even_b * T(at_b * bb)) + s[5];
@@ -203,16 +211,12 @@ struct Winograd<5, 2> : WinogradSizes<5, 2>, SixPoints {
     const V even_a = w[0] * T(at_a), odd_a = w[1] * T(at_a * a);
     const V even_b = w[0] * T(at_b), odd_b = w[1] * T(at_b * b);
     to[0] = w[0] * T(at_0);
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = w[1];
   }
   template <class T, class V>
   static inline void result(const V* m, V* to) {
-    const V even_a = m[1] + m[2], odd_a = m[1] - m[2];
-    const V even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    const auto [even_a, odd_a, even_b, odd_b] = split(m);
     to[0] = m[0] + (even_a + even_b);
     to[1] = odd_a * T(a) + odd_b * T(b);
     to[2] = even_a * T(aa) + even_b * T(bb);
@@ -224,16 +228,14 @@ struct Winograd<5, 2> : WinogradSizes<5, 2>, SixPoints {
     const V even_a = y[0] + (y[2] + y[4] * T(aa)) * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
     const V even_b = y[0] + (y[2] + y[4] * T(bb)) * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
     to[0] = y[0];
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = y[4];
   }
   template <class T, class V>
   static inline void collect(const V* s, V* to) {
-    to[0] = s[0] * T(at_0) + ((s[1] + s[2]) * T(at_a) + (s[3] + s[4]) * T(at_b));
-    to[1] = ((s[1] - s[2]) * T(at_a * a) + (s[3] - s[4]) * T(at_b * b)) + s[5];
+    const auto [even_a, odd_a, even_b, odd_b] = split(s);
+    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
+    to[1] = (odd_a * T(at_a * a) + odd_b * T(at_b * b)) + s[5];
   }
 };
 
@@ -246,25 +248,20 @@ struct Winograd<2, 5> : WinogradSizes<2, 5>, SixPoints {
     const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb) + w[4] * T(at_b * bb * bb);
     const V odd_b = w[1] * T(at_b * b) + w[3] * T(at_b * bb * b);
     to[0] = w[0] * T(at_0);
-    to[1] = even_a + odd_a;
-    to[2] = even_a - odd_a;
-    to[3] = even_b + odd_b;
-    to[4] = even_b - odd_b;
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = w[4];
   }
   template <class T, class V>
   static inline void result(const V* m, V* to) {
-    to[0] = m[0] + ((m[1] + m[2]) + (m[3] + m[4]));
-    to[1] = ((m[1] - m[2]) * T(a) + (m[3] - m[4]) * T(b)) + m[5];
+    const auto [even_a, odd_a, even_b, odd_b] = split(m);
+    to[0] = m[0] + (even_a + even_b);
+    to[1] = (odd_a * T(a) + odd_b * T(b)) + m[5];
   }
   template <class T, class V>
   static inline void spread(const V* y, V* to) {
     const V odd_a = y[1] * T(a), odd_b = y[1] * T(b);
     to[0] = y[0];
-    to[1] = y[0] + odd_a;
-    to[2] = y[0] - odd_a;
-    to[3] = y[0] + odd_b;
-    to[4] = y[0] - odd_b;
+    join<V>({y[0], odd_a, y[0], odd_b}, to);
     to[5] = y[1];
   }
   template <class T, class V>
