@@ -1,6 +1,6 @@
-// Depthwise, 3x3 kernels of stride 1: tiles of R x Q sums in registers. Written positions of a tile
-// are as far apart as the taps are, so that it reads (R + 2) x (Q + 2) vectors, each once, where
-// sums by themselves would read nine each.
+// Depthwise, three taps by three that read neighbours: tiles of R x Q sums in registers. Written
+// positions of a tile are as far apart as the taps are, so that it reads (R + 2) x (Q + 2) vectors,
+// each once, where sums by themselves would read nine each.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
@@ -164,9 +164,10 @@ class Squares {
         if (inside(row + u * h_.dilation, p_.read_size[0]) &&
             inside(column + v * w_.dilation, p_.read_size[1]))
           tile.inside |= uint64_t(1) << (u * (Q + 2) + v);
-    tile.written = written_.at(region_.h.begin + top, region_.w.begin + left);
-    tile.written_row = h_.dilation * written_.row_pitch;
-    tile.written_column = w_.dilation * written_.column_pitch;
+    const Span &h = region_.h, &w = region_.w;
+    tile.written = written_.at(h.begin + top * h.step, w.begin + left * w.step);
+    tile.written_row = h_.dilation * h.step * written_.row_pitch;
+    tile.written_column = w_.dilation * w.step * written_.column_pitch;
     use.template run<R>(tile);
   }
 

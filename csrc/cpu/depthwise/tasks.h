@@ -218,7 +218,7 @@ class Depthwise {
     for (int a = 0; a < 3; ++a)
       for (int b = 0; b < 3; ++b)
         gather.weights.at[a][b] =
-            weights + (tiles.h().kernel[a] * 3 + tiles.w().kernel[b]) * padded_;
+            weights + (tiles.h().kernel[a] * p_.kernel[1] + tiles.w().kernel[b]) * padded_;
     tiles.each(rows, columns, gather);
   }
 
