@@ -11,6 +11,12 @@ namespace dilconv {
 namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// Whether square_tiles.h runs it, as long as all taps reach the image.
+bool squares(const ConvProblem& p) {
+  return p.kernel[0] == 3 && p.kernel[1] == 3 && p.stride[0] == 1 && p.stride[1] == 1;
+}
 
 // Whether packing rows with their margins, by phases of the stride, keeps them near their length.
 bool rows_pack_well(const ConvProblem& p) {
@@ -58,6 +64,10 @@ struct OwnedPlan {
     // Turning pixels and channels around costs as much as about twelve taps.
     const bool short_sums = p.op != DILCONV_GRAD_WEIGHT && p.kernel[0] * p.kernel[1] <= 5 &&
                             plan.written_size[1] >= 8 * lanes;
+    // Tiles of sums take whole vectors of a row.
+    plan.squares = p.op != DILCONV_GRAD_WEIGHT && squares(p) && plan.written_size[1] >= lanes;
+    const bool full_rows =
+        plan.squares && 8 * plan.written_size[1] >= 7 * round_up(plan.written_size[1], lanes);
     // 16-bit types are widened as they are loaded; but packed widened where each is loaded often,
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
@@ -66,7 +76,7 @@ struct OwnedPlan {
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
     else if (rows_dense && plan.depth == 1 && rows_pack_well(p) &&
-             (2 * plan.channels <= lanes || short_sums))
+             (2 * plan.channels <= lanes || short_sums || full_rows))
       plan.form = DepthwiseForm::kPlanes;
     else
       plan.form = DepthwiseForm::kBlocks;
@@ -85,6 +95,7 @@ struct OwnedPlan {
   void set_tiles(const ConvProblem& p, int64_t lanes) {
     constexpr int64_t kCacheBytes = 262144, kColumns = 512;
     const bool in_place = plan.form == DepthwiseForm::kInPlace;
+    if (in_place && squares(p)) return set_square_tiles(p, lanes);
     const int64_t pixel_bytes = element_bytes(p) * (in_place ? 2 * plan.channels : lanes);
     for (int axis = 1; axis >= 0; --axis) {
       const int64_t whole = std::max<int64_t>(1, plan.written_size[axis]);
@@ -97,6 +108,23 @@ struct OwnedPlan {
       plan.tile[axis] = divide_up(whole, divide_up(whole, size));
       plan.tile_reads[axis] = std::max<int64_t>(1, reads(p, axis, plan.tile[axis]));
     }
+  }
+
+  // A few rows of each phase, and as many channels as let neighbouring tiles find in the cache what
+  // they share.
+  void set_square_tiles(const ConvProblem& p, int64_t lanes) {
+    constexpr int64_t kCacheBytes = 786432, kColumns = 512, kRows = 4;
+    const int64_t largest[] = {kRows * p.dilation[0], kColumns};
+    int64_t positions[] = {1, 1};  // read, written
+    for (int axis = 0; axis < 2; ++axis) {
+      const int64_t whole = plan.written_size[axis];
+      plan.tile[axis] = std::min(whole, largest[axis]);
+      plan.tile_reads[axis] = std::max<int64_t>(1, reads(p, axis, plan.tile[axis]));
+      positions[0] *= plan.tile_reads[axis];
+      positions[1] *= plan.tile[axis];
+    }
+    const int64_t bytes = element_bytes(p) * (positions[0] + positions[1]) * plan.channels;
+    plan.channel_parts = std::min(divide_up(bytes, kCacheBytes), plan.channels / lanes);
   }
 
   void set_splits(int64_t lanes) {
@@ -124,7 +152,7 @@ struct OwnedPlan {
     }
     plan.first = first == INT64_MAX ? 0 : first;
     plan.phase_length =
-        (first == INT64_MAX ? 0 : last - first) + (longest + lanes - 1) / lanes * lanes;
+        round_up(first == INT64_MAX ? 0 : last - first, lanes) + round_up(longest, lanes);
   }
 };
 

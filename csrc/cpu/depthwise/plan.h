@@ -28,6 +28,9 @@ struct DepthwisePlan {
   // Written positions (grad_weight: positions of y) are worked on in tiles. A tile of blocks reads
   // at most tile_reads rows and columns.
   int64_t tile[2], tile_reads[2];
+  // In place, tiles are of one part of the channels each.
+  int64_t channel_parts = 1;
+  bool squares;    // planes: the kernel is 3x3, of stride 1, and rows are at least a vector long
   int64_t splits;  // partial sums of grad_weight, added in order: fixed by the problem
   // Planes: rows are packed with margins, and with every read_step-th element together, so that a
   // vector of any tap lies inside: element read_step * m + phase is at phase * phase_length + m -

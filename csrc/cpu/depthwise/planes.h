@@ -20,7 +20,7 @@ class Planes {
     pitch_ = step_ * plan.phase_length;
     written_pitch_ = round_up(plan.written_size[1], kLanes<T>);
     const int64_t taps = plan.kernel[0] * plan.kernel[1];
-    read_ = arena.take<T>(plan.read_size[0] * pitch_);
+    read_ = arena.take<T>(plan.read_size[0] * pitch_ + kLanes<T>);
     written_ = arena.take<T>(plan.written_size[0] * written_pitch_);
     weights_ = arena.take<T>(taps);
     offsets_ = arena.take<int64_t>(plan.kernel[1]);
@@ -29,16 +29,22 @@ class Planes {
 
   int64_t bytes() const { return bytes_; }
 
-  // conv2d or grad_input of one plane.
-  void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
-                    S* written) {
-    pack_read(read + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
+  // conv2d or grad_input of one plane; `next` is the one after it, or null.
+  void gather_plane(int64_t n, int64_t channel, const S* read, const S* next, const S* weight,
+                    const S* bias, S* written) {
+    pack_read(read);
+    next_ = next;
+    next_end_ = next + p_.read_size[0] * p_.read_strides[2];
     pack_weights(weight + channel * p_.weight_strides[0]);
     const T start = bias ? T(widen(bias[channel])) : T(0);
     S* plane = written + n * p_.written_strides[0] + channel * p_.written_strides[1];
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       for (int64_t b = 0; b < region->w.tap_count; ++b)
         offsets_[b] = packed_origin(p_, region->w, b);
+      if (p_.squares && SquareAxis::fits(region->h) && SquareAxis::fits(region->w)) {
+        gather_squares(*region, plane, start);
+        continue;
+      }
       for (int64_t i = 0; i < region->h.count; ++i) {
         gather_row(*region, i, start);
         scatter(plane + (region->h.begin + i * region->h.step) * p_.written_strides[2] +
@@ -72,20 +78,32 @@ class Planes {
  private:
   void pack_read(const S* plane) {
     const int64_t width = p_.read_size[1];
-    for (int64_t i = 0; i < p_.read_size[0]; ++i)
-      for (int64_t phase = 0; phase < step_; ++phase) {
-        T* to = read_ + i * pitch_ + phase * p_.phase_length;
-        // Elements m of this phase that lie inside the row, and inside the packed length.
-        const int64_t inside = phase < width ? (width - 1 - phase) / step_ + 1 : 0;
-        const int64_t begin = most(0, p_.first),
-                      end = most(begin, least(inside, p_.first + p_.phase_length));
-        const int64_t before = least(begin - p_.first, p_.phase_length);
-        clear(to, before);
-        gather(to + before,
-               plane + i * p_.read_strides[2] + (phase + begin * step_) * p_.read_strides[3],
-               step_ * p_.read_strides[3], end - begin);
-        clear(to + before + end - begin, p_.phase_length - before - (end - begin));
-      }
+    for (int64_t phase = 0; phase < step_; ++phase) {
+      // Elements m of this phase that lie inside the row, and inside the packed length.
+      const int64_t inside = phase < width ? (width - 1 - phase) / step_ + 1 : 0;
+      const int64_t begin = most(0, p_.first),
+                    end = most(begin, least(inside, p_.first + p_.phase_length));
+      const int64_t before = least(begin - p_.first, p_.phase_length);
+      const S* from = plane + (phase + begin * step_) * p_.read_strides[3];
+      T* to = read_ + phase * p_.phase_length;
+      for (int64_t i = 0; i < p_.read_size[0]; ++i, to += pitch_, from += p_.read_strides[2])
+        pack_row(to, before, from, end - begin);
+    }
+  }
+
+  // Margins of zeros around `count` elements: whole vectors, as what they reach into is written
+  // next.
+  void pack_row(T* to, int64_t before, const S* from, int64_t count) const {
+    constexpr int64_t n = kLanes<T>;
+    for (int64_t m = 0; m < before; m += n) store(to + m, Vector<T>{});
+    to += before;
+    if (step_ * p_.read_strides[3] == 1 && count >= n) {
+      for (int64_t m = 0; m < count - n; m += n) store(to + m, load_widened<T>(from + m));
+      store(to + count - n, load_widened<T>(from + count - n));
+    } else {
+      gather(to, from, step_ * p_.read_strides[3], count);
+    }
+    for (int64_t m = count; m < p_.phase_length - before; m += n) store(to + m, Vector<T>{});
   }
 
   void pack_written(const S* plane) {
@@ -102,6 +120,52 @@ class Planes {
       for (int64_t b = 0; b < p_.kernel[1]; ++b)
         weights_[a * p_.kernel[1] + b] =
             widen(weight[a * p_.weight_strides[1] + b * p_.weight_strides[2]]);
+  }
+
+  // A 3x3 kernel of stride 1, rows at least as long as a vector.
+  void gather_squares(const Region& region, S* plane, T start) {
+    const SquareAxis h(region.h), w(region.w);
+    T vectors[10][kLanes<T>];
+    SquareWeights<T> weights;
+    for (int t = 0; t < 9; ++t) {
+      weights.at[t / 3][t % 3] = vectors[t];
+      store(vectors[t], Vector<T>{} + weights_[h.kernel[t / 3] * p_.kernel[1] + w.kernel[t % 3]]);
+    }
+    store(vectors[9], Vector<T>{} + start);
+    for (int64_t phase = 0; phase < least(h.dilation, region.h.count); ++phase) {
+      const Cut down(h.count({0, region.h.count}, phase), kPlaneRows);
+      for (int64_t r = 0; r < down.parts; ++r)
+        square_rows<kPlaneRows>(region, h, phase + down.begin(r) * h.dilation, down.size(r), plane,
+                                weights, vectors[9]);
+    }
+  }
+
+  template <int R>
+  void square_rows(const Region& region, const SquareAxis& h, int64_t top, int64_t count, S* plane,
+                   const SquareWeights<T>& weights, const T* start) {
+    if constexpr (R > 1)
+      if (count < R) return square_rows<R - 1>(region, h, top, count, plane, weights, start);
+    SquareTile<T, S, 1> tile;
+    const bool reversed = offsets_[2] < offsets_[0];
+    tile.read = read_ + (h.first + top) * pitch_;
+    tile.read_row = h.dilation * pitch_;
+    tile.inside = 0;
+    for (int v = 0; v < 3; ++v) tile.column[v] = offsets_[reversed ? 2 - v : v];
+    for (int u = 0; u < R + 2; ++u)
+      if (inside(h.first + top + u * h.dilation, p_.read_size[0]))
+        tile.inside |= uint64_t(7) << 3 * u;
+    tile.written = plane + (region.h.begin + top) * p_.written_strides[2] + region.w.begin;
+    tile.written_row = h.dilation * p_.written_strides[2];
+    tile.written_column = 0;
+    fetch_next(R);
+    run_square_tile<R, true>(tile, weights, start, region.w.count);
+  }
+
+  // Prefetches as much of the next plane as `rows` written rows take of it.
+  void fetch_next(int64_t rows) {
+    if (!next_) return;
+    const S* end = next_ + (rows + 1) * p_.read_strides[2];
+    for (; next_ < end && next_ < next_end_; next_ += 64 / sizeof(S)) __builtin_prefetch(next_);
   }
 
   void gather_row(const Region& region, int64_t i, T start) {
@@ -180,6 +244,8 @@ class Planes {
   const DepthwisePlan& p_;
   int64_t step_, pitch_, written_pitch_, bytes_;
   T* read_;
+  const S* next_ = nullptr;  // where the next plane has not been fetched yet
+  const S* next_end_ = nullptr;
   T* written_;
   T* weights_;
   int64_t* offsets_;

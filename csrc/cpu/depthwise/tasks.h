@@ -43,16 +43,16 @@ class Depthwise {
   void gather(const TaskPool& pool) {
     if (p_.form == DepthwiseForm::kPlanes)
       return pool.run(
-          pool, p_.batch * p_.channels,
+          pool, plane_runs().parts,
           [](void* self, int64_t index, int worker) {
-            static_cast<Depthwise*>(self)->gather_plane(index, worker);
+            static_cast<Depthwise*>(self)->gather_planes(index, worker);
           },
           this);
     pool.run(
         pool, blocks_,
         [](void* self, int64_t index, int) { static_cast<Depthwise*>(self)->pack_weights(index); },
         this);
-    const int64_t groups = p_.form == DepthwiseForm::kBlocks ? blocks_ : 1;
+    const int64_t groups = p_.form == DepthwiseForm::kBlocks ? blocks_ : p_.channel_parts;
     pool.run(
         pool, p_.batch * groups * tiles_[0] * tiles_[1],
         [](void* self, int64_t index, int worker) {
@@ -84,9 +84,24 @@ class Depthwise {
   }
 
  private:
-  void gather_plane(int64_t index, int worker) const {
+  // A task takes some planes in a row, as it fetches the next one while it works on one.
+  Cut plane_runs() const {
+    constexpr int64_t kTasks = 64;
+    const int64_t planes = p_.batch * p_.channels;
+    return {planes, (planes + kTasks - 1) / kTasks};
+  }
+
+  void gather_planes(int64_t index, int worker) const {
     Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
-    planes.gather_plane(index / p_.channels, index % p_.channels, read_, weight_, bias_, written_);
+    const Cut runs = plane_runs();
+    const auto at = [&](int64_t plane) {
+      return read_ + plane / p_.channels * p_.read_strides[0] +
+             plane % p_.channels / p_.divisor * p_.read_strides[1];
+    };
+    for (int64_t plane = runs.begin(index); plane < runs.begin(index + 1); ++plane)
+      planes.gather_plane(plane / p_.channels, plane % p_.channels, at(plane),
+                          plane + 1 < runs.begin(index + 1) ? at(plane + 1) : nullptr, weight_,
+                          bias_, written_);
   }
 
   void weight_plane(int64_t index, int worker) const {
@@ -142,18 +157,26 @@ class Depthwise {
     return box;
   }
 
+  // Whole vectors, but for the last part's, which holds one at least.
+  int64_t part_begin(int64_t part) const {
+    if (part == p_.channel_parts) return p_.channels;
+    return p_.channels * part / p_.channel_parts / kLanes<T> * kLanes<T>;
+  }
+
   void gather_tile(int64_t index, int worker) const {
     const int64_t tiles = tiles_[0] * tiles_[1];
     const Box tile = tile_box(index % tiles);
     Arena arena(scratch_ + worker * worker_bytes_);
     StripTaps* lists = arena.template take<StripTaps>(4 * taps_);
     if (p_.form == DepthwiseForm::kInPlace) {
-      const int64_t n = index / tiles;
-      const PixelView<const S> read = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
-                                       p_.read_strides[3]};
-      const PixelView<S> written = {written_ + n * p_.written_strides[0], 0, 0,
+      const int64_t n = index / tiles / p_.channel_parts;
+      const int64_t part = index / tiles % p_.channel_parts;
+      const int64_t first = part_begin(part), count = part_begin(part + 1) - first;
+      const PixelView<const S> read = {read_ + n * p_.read_strides[0] + first, 0, 0,
+                                       p_.read_strides[2], p_.read_strides[3]};
+      const PixelView<S> written = {written_ + n * p_.written_strides[0] + first, 0, 0,
                                     p_.written_strides[2], p_.written_strides[3]};
-      return gather_box(tile, read, written, table_, starts_, p_.channels, lists);
+      return gather_box(tile, read, written, table_ + first, starts_ + first, count, lists);
     }
     const int64_t n = index / tiles / blocks_, block = index / tiles % blocks_;
     T* packed = arena.template take<T>(read_elements_);
@@ -179,9 +202,24 @@ class Depthwise {
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       const Part rows = part_of(region->h, tile.h.begin, tile.h.end);
       const Part columns = part_of(region->w, tile.w.begin, tile.w.end);
-      PixelGather<E, T>(p_, *region, read, written, weights, padded_, starts, far, lists)
-          .run(rows, columns, count);
+      if (Squares<E, E>::fit(*region))
+        gather_squares(Squares<E, E>(p_, *region, read, written), rows, columns, weights, starts,
+                       count);
+      else
+        PixelGather<E, T>(p_, *region, read, written, weights, padded_, starts, far, lists)
+            .run(rows, columns, count);
     }
+  }
+
+  template <class E>
+  void gather_squares(const Squares<E, E>& tiles, Part rows, Part columns, const T* weights,
+                      const T* starts, int64_t count) const {
+    SquareGather<T> gather = {{}, starts, count};
+    for (int a = 0; a < 3; ++a)
+      for (int b = 0; b < 3; ++b)
+        gather.weights.at[a][b] =
+            weights + (tiles.h().kernel[a] * p_.kernel[1] + tiles.w().kernel[b]) * padded_;
+    tiles.each(rows, columns, gather);
   }
 
   // The partial sums of a split: of one block, or of all channels.
@@ -205,6 +243,13 @@ class Depthwise {
 
   void weight_in_place(int64_t n, const Box& tile, T* sums) const {
     if constexpr (kSame<S, T>) {
+      if (Squares<T, const T>::fit(p_.regions[0])) {
+        const PixelView<const T> x = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
+                                      p_.read_strides[3]};
+        const PixelView<const T> y = {weight_ + n * p_.written_strides[0], 0, 0,
+                                      p_.written_strides[2], p_.written_strides[3]};
+        return weight_squares(x, y, tile, sums, p_.channels);
+      }
       for (int64_t at = 0; at < p_.channels; at += kLanes<T>) {
         // The last vector begins at its own sums, but may read channels of the one before.
         const int64_t c = least(at, p_.channels - kLanes<T>);
@@ -224,7 +269,16 @@ class Depthwise {
     const auto y = pack_box(arena.template take<T>(p_.tile[0] * p_.tile[1] * kLanes<T>),
                             weight_ + n * p_.written_strides[0], p_.written_strides,
                             written_lanes(block), tile);
-    PixelWeight<T>{p_, x, y, sums, padded_}.run(tile.h, tile.w);
+    if (Squares<T, const T>::fit(p_.regions[0]))
+      weight_squares(x, y, tile, sums, kLanes<T>);
+    else
+      PixelWeight<T>{p_, x, y, sums, padded_}.run(tile.h, tile.w);
+  }
+
+  void weight_squares(const PixelView<const T>& x, const PixelView<const T>& y, const Box& tile,
+                      T* sums, int64_t channels) const {
+    Squares<T, const T>(p_, p_.regions[0], x, y)
+        .each(tile.h, tile.w, SquareWeightSums<T>{sums, padded_, channels});
   }
 
   // Adds the splits' sums of a tap, in order.

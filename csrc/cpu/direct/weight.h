@@ -41,9 +41,9 @@ class WeightGradient {
         },
         this);
     pool.run(
-        pool, problem_.groups * p_.rows,
+        pool, problem_.groups * row_squares(),
         [](void* self, int64_t index, int) {
-          static_cast<WeightGradient*>(self)->write_row(index);
+          static_cast<WeightGradient*>(self)->write_rows(index);
         },
         this);
   }
@@ -145,10 +145,12 @@ class WeightGradient {
     constexpr int64_t kPixels = 16;  // keeps the strided side in the cache
     const int64_t channel_stride = problem_.y_strides[1], pixel_stride = problem_.y_strides[3];
     if (channel_stride == 1) {
-      for (int64_t q = 0; q < columns; ++q) {
-        gather(to + q * width, from + q * pixel_stride, 1, valid);
-        clear(to + q * width + valid, width - valid);
-      }
+      if constexpr (kSame<S, T>)
+        copy_rows(to, width, from, pixel_stride, columns, valid);
+      else
+        for (int64_t q = 0; q < columns; ++q)
+          gather(to + q * width, from + q * pixel_stride, 1, valid);
+      if (valid < width) clear_rows(to + valid, width, columns, width - valid);
       return;
     }
     int64_t squared = 0;  // channels
@@ -333,18 +335,35 @@ class WeightGradient {
              problem_.stride[1] * problem_.x_strides[3], end - begin);
   }
 
-  void write_row(int64_t index) const {
-    const int64_t group = index / p_.rows;
-    const Row row = row_at(index % p_.rows);
-    T* total = partial_sum(group, 0) + index % p_.rows * p_.padded_channels;
+  // Rows that are written together: a square, turned around, fills whole vectors of the weight.
+  int64_t row_squares() const { return (p_.rows + kLanes<T> - 1) / kLanes<T>; }
+
+  void write_rows(int64_t index) const {
+    const int64_t group = index / row_squares(), first = index % row_squares() * kLanes<T>;
+    const int64_t count = least(kLanes<T>, p_.rows - first);
+    T* total = partial_sum(group, 0) + first * p_.padded_channels;
     for (int64_t split = 1; split < p_.splits; ++split) {
-      const T* part = partial_sum(group, split) + index % p_.rows * p_.padded_channels;
-      for (int64_t c = 0; c < p_.padded_channels; ++c) total[c] += part[c];
+      const T* part = partial_sum(group, split) + first * p_.padded_channels;
+      for (int64_t c = 0; c < count * p_.padded_channels; ++c) total[c] += part[c];
     }
-    scatter(w_ + group * p_.out_channels * problem_.w_strides[0] +
-                row.channel * problem_.w_strides[1] + row.a * problem_.w_strides[2] +
-                row.b * problem_.w_strides[3],
-            problem_.w_strides[0], total, p_.out_channels);
+    int64_t turned = 0;  // channels
+    if constexpr (kSame<S, T>) {
+      const bool neighbours =
+          problem_.w_strides[1] == 1 && row_at(first).channel + kLanes<T> <= p_.in_channels;
+      if (count == kLanes<T> && neighbours)
+        for (; turned + kLanes<T> <= p_.out_channels; turned += kLanes<T>)
+          transpose_square(w_at(group, turned, row_at(first)), problem_.w_strides[0],
+                           total + turned, p_.padded_channels);
+    }
+    for (int64_t r = 0; r < count; ++r)
+      scatter(w_at(group, turned, row_at(first + r)), problem_.w_strides[0],
+              total + r * p_.padded_channels + turned, p_.out_channels - turned);
+  }
+
+  S* w_at(int64_t group, int64_t channel, const Row& row) const {
+    return w_ + (group * p_.out_channels + channel) * problem_.w_strides[0] +
+           row.channel * problem_.w_strides[1] + row.a * problem_.w_strides[2] +
+           row.b * problem_.w_strides[3];
   }
 
   const WeightPlan& p_;

@@ -25,6 +25,19 @@ inline void store(T* to, Vector<T> value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
+// A value that stays in its register: compilers like to read memory again for each use instead.
+template <class V>
+inline V in_register(V value) {
+#if defined(DILCONV_AVX512)
+  __asm__("" : "+v"(value));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(value));
+#endif
+  return value;
+}
+
 // `total` things cut into the fewest parts of at most `largest`, as even as they come.
 struct Cut {
   int64_t total, parts;
