@@ -42,6 +42,9 @@ $(EMULATOR_LIBRARY): $(EMULATED) $(EMULATOR)
 $(EMULATOR_DIR)/check: $(EMULATOR_DIR)/check.o $(EMULATOR_DIR)/machine_cuda.o $(EMULATOR_LIBRARY)
 	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
 
+$(EMULATOR_DIR)/figures: $(EMULATOR_DIR)/figures.o $(EMULATOR_LIBRARY)
+	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
+
 $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_matrices.o \
   $(filter-out %/oracle.o,$(EMULATOR))
 	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -lboost_context -ldl

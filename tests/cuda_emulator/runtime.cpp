@@ -58,6 +58,7 @@ const Gpu*& gpu() {
 std::map<const void*, size_t> opted_in;  // bytes of shared memory, by kernel
 std::string message;                     // about the last error
 cudaError_t last_error = cudaSuccess;
+bool launches_only = false;
 
 cudaError_t fail(cudaError_t error, const std::string& text) {
   message = text;
@@ -141,9 +142,9 @@ cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
   const std::string reason = refusal(kernel, config);
   if (!reason.empty()) return fail(cudaErrorInvalidConfiguration, "kernel " + name + ": " + reason);
   set_shared_bytes(config.dynamicSmemBytes);
-  start_counting(name, config.blockDim.x * config.blockDim.y * config.blockDim.z);
+  start_counting(name, config);
   try {
-    run_grid(name, config.gridDim, config.blockDim, thread);
+    if (!launches_only) run_grid(name, config.gridDim, config.blockDim, thread);
   } catch (const Fault& error) {
     return fail(cudaErrorLaunchFailure, error.text);
   }
@@ -241,6 +242,8 @@ void cuda_emulator_unmap(void) { unmap_buffers(); }
 const char* cuda_emulator_error(void) { return message.c_str(); }
 
 void cuda_emulator_count(int on) { set_counting(on != 0); }
+
+void cuda_emulator_launch_only(int on) { launches_only = on != 0; }
 
 const char* cuda_emulator_counters(void) {
   static std::string text;

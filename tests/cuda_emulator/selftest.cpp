@@ -288,6 +288,15 @@ void test_counters() {
   start({1, 32, 8192}, shared_vectors);
   expect_counted("vectors take four passes",
                  "\"shared_stores\": {\"requests\": 1, \"passes\": 4, \"least_passes\": 4}");
+  cuda_emulator_count(1);
+  cuda_emulator_launch_only(1);
+  start({{7, 2}, 32, 96}, strided_loads, all, 1 << 20);
+  start({{2}, 64}, strided_loads, all, 1 << 20);
+  cuda_emulator_launch_only(0);
+  expect_counted(
+      "launches without threads",
+      "\"launches\": 2, \"blocks\": 14, \"threads\": 64, \"shared_bytes\": 96, \"fma\": 0, "
+      "\"tensor_core_fma\": 0, \"loads\": {\"requests\": 0,");
   cuda_emulator_count(0);
   cuda_emulator_unmap();
 }
