@@ -106,46 +106,66 @@ def ranged(values: Iterable[float], text: str = "{:.0f}") -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
 
 
-def tensor_cores(kernels: list[Kernel], arch: int) -> str:
-    here = [k for k in kernels if k.arch == arch]
-    names = sorted({name for k in here for name in k.tensor_core_instructions})
+def tensor_cores(kernels: list[Kernel]) -> str:
+    names = sorted({name for k in kernels for name in k.tensor_core_instructions})
     return ", ".join(
-        f"{ranged(k.tensor_core_instructions.get(name, 0) for k in here)} {name}" for name in names
+        f"{ranged(k.tensor_core_instructions.get(name, 0) for k in kernels)} {name}"
+        for name in names
     )
 
 
-def family_rows(kernels: list[Kernel], traffic: Traffic, arch: int) -> list[dict[str, Any]]:
-    """A row of the table for each family. Its instructions are those for ``arch``."""
+def by_family(kernels: list[Kernel]) -> list[tuple[dict[str, Any], list[Kernel]]]:
+    """The kernels of each family, and what names it in a table."""
     families: dict[Family, list[Kernel]] = {}
     for k in kernels:
         families.setdefault(family_of(k.name), []).append(k)
+    return [
+        (
+            {
+                "kernel": f"{f.function} {f.multiplication}".strip(),
+                "dtype": f.dtype,
+                "tile": f.tile,
+            },
+            families[f],
+        )
+        for f in sorted(families)
+    ]
+
+
+def family_rows(kernels: list[Kernel], traffic: Traffic, arch: int) -> list[dict[str, Any]]:
+    """A row for each family. Its instructions are those for ``arch``."""
     rows = []
-    for family, members in sorted(families.items()):
+    for name, members in by_family(kernels):
         names = {k.name for k in members}
         blocks = {block for name in names for block in traffic.blocks.get(name, ())}
         here = [k for k in members if k.arch == arch]
+        occupied = (
+            ranged(o.percent for k in members if k.arch == a for o in occupancies(k, traffic))
+            for a in sorted({k.arch for k in members})
+        )
         rows.append(
-            {
-                "kernel": f"{family.function} {family.multiplication}".strip(),
-                "dtype": family.dtype,
-                "tile": family.tile,
+            name
+            | {
                 "variants": len(names),
                 "threads": ranged(threads for threads, _ in blocks),
                 "shared KiB": ranged((shared / 1024 for _, shared in blocks), "{:.3g}"),
                 "registers": ranged(k.registers for k in members),
-                "local": "none" if not any(k.local_memory for k in members) else "SPILLS",
-                "occupancy %": " ".join(
-                    ranged(
-                        o.percent for k in members if k.arch == a for o in occupancies(k, traffic)
-                    )
-                    for a in sorted({k.arch for k in members})
-                ),
-                f"tensor cores, sm_{arch}": tensor_cores(members, arch),
-                "FMA": ranged(k.count("FFMA", "DFMA") for k in here),
-                **traffic.summary(names),
+                "local": "SPILLS" if any(k.local_memory for k in members) else "none",
+                "occupancy %": " ".join(occupied),
+                f"tensor cores, sm_{arch}": tensor_cores(here),
+                f"FMA, sm_{arch}": ranged(k.count("FFMA", "DFMA") for k in here),
             }
         )
     return rows
+
+
+def traffic_rows(kernels: list[Kernel], traffic: Traffic) -> list[dict[str, Any]]:
+    """A row for each family and layout that ran."""
+    return [
+        name | {"layout": layout} | summary
+        for name, members in by_family(kernels)
+        for layout, summary in traffic.summaries({k.name for k in members}).items()
+    ]
 
 
 def kernel_rows(kernels: list[Kernel], traffic: Traffic) -> list[dict[str, Any]]:
@@ -189,7 +209,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--arch", type=int, default=80, help="whose instructions are summed up (80)"
     )
     parser.add_argument("--all", action="store_true", help="each kernel and compute capability")
-    parser.add_argument("--layers", action="store_true", help="the traffic of each layer as well")
+    parser.add_argument("--layers", action="store_true", help="the traffic of each layer by itself")
     parser.add_argument("--json", type=Path, help="write everything to this file as well")
     return parser.parse_args(arguments)
 
@@ -208,8 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     idle = {k.name for k in kernels if k.name not in traffic.blocks}
     print(f"\n{len(kernels)} kernels for " + ", ".join(f"sm_{a}" for a in archs))
     print(f"For want of a layer that launches them, {len(idle)} are rated by their launch bound.")
-    if options.layers and traffic.runs:
-        print("\n" + table(traffic.rows()))
+    if traffic.runs:
+        rows = traffic.rows() if options.layers else traffic_rows(kernels, traffic)
+        print("\n" + table(rows))
     if options.json:
         everything = {"kernels": kernel_rows(kernels, traffic), "layers": traffic.rows()}
         options.json.write_text(json.dumps(everything, indent=1) + "\n")

@@ -87,15 +87,22 @@ class Traffic:
             for run in self.runs
         ]
 
-    def summary(self, kernels: set[str]) -> dict[str, str]:
-        """The least and the most, over the runs of these kernels, of each figure."""
-        mine = [run.figures for run in self.runs if run.main["kernel"] in kernels]
-        result = {}
-        for name, heading in HEADINGS.items():
-            values = sorted(f[name] for f in mine if f[name] is not None)
-            ends = [f"{value:.2f}" for value in values[:1] + values[-1:]]
-            result[heading] = "–".join(dict.fromkeys(ends))
-        return result
+    def summaries(self, kernels: set[str]) -> dict[str, dict[str, str]]:
+        """By layout: the least and the most of each figure, over the runs of these kernels."""
+        mine = [run for run in self.runs if run.main["kernel"] in kernels]
+        return {
+            layout: summary([run.figures for run in mine if run.about["layout"] == layout])
+            for layout in sorted({run.about["layout"] for run in mine})
+        }
+
+
+def summary(figures: list[dict[str, float | None]]) -> dict[str, str]:
+    result = {}
+    for name, heading in HEADINGS.items():
+        values = sorted(value for f in figures if (value := f[name]) is not None)
+        ends = [shown(value) for value in values[:1] + values[-1:]]
+        result[heading] = "–".join(dict.fromkeys(ends))
+    return result
 
 
 def read_traffic(runs: list[dict[str, Any]]) -> Traffic:

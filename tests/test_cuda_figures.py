@@ -188,8 +188,19 @@ def test_traffic_is_that_of_all_launches_beside_the_least() -> None:
         "least": 2,
         "conflicts": 2,
     }
-    assert traffic.summary({"f(float*)"})["conflicts / access"] == "2.00"
-    assert traffic.summary({"pack()"})["conflicts / access"] == ""
+    assert traffic.summaries({"f(float*)"})["any"]["conflicts / access"] == "2.00"
+    assert traffic.summaries({"pack()"}) == {}
+
+
+def test_summary_is_the_least_and_the_most_of_a_layout() -> None:
+    runs = [
+        run("a", launch(fma=n)) | {"layout": x} for n, x in ((100, "x"), (300, "x"), (200, "y"))
+    ]
+    found = read_traffic(runs).summaries({"f(float*)"})
+    assert {layout: s["products / least"] for layout, s in found.items()} == {
+        "x": "1.00–3.00",
+        "y": "2.00",
+    }
 
 
 def test_launches_of_full_layers_decide_the_occupancy() -> None:
