@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -139,12 +140,17 @@ def find_tool(name: str) -> str:
 
 
 def cuobjdump(option: str, path: Path) -> Iterator[str]:
+    """The lines that it prints. What it says besides is shown if it fails."""
     command = [find_tool("cuobjdump"), option, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as messages,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True) as process,
+    ):
         assert process.stdout
         yield from process.stdout
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed")
+        if process.wait():
+            messages.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{messages.read()}")
 
 
 def demangle(symbols: list[str]) -> list[str]:

@@ -7,7 +7,8 @@
 #include <functional>
 #include <tuple>
 
-#define __global__
+// As with nvcc, each file has its own instances of kernels.
+#define __global__ static
 #define __device__
 #define __host__
 #define __grid_constant__
