@@ -44,6 +44,8 @@ endif
 NVCC ?= $(shell command -v nvcc)
 CUDA_ARCHS ?= 75 80 86 89 90 100 120
 CUDART ?= shared
+# Whose figures are printed.
+CUDA_BINARY ?= $(KERNEL_DIR)/libdilconv_cuda.so
 CUDA_SOURCES := $(sort $(shell find csrc/core csrc/cuda -name '*.cpp' -o -name '*.cu'))
 CUDA_OBJECTS := $(patsubst csrc/%,$(KERNEL_DIR)/kernels/%.o,$(basename $(CUDA_SOURCES)))
 CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
@@ -52,7 +54,7 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
 
 .DELETE_ON_ERROR:
 .PHONY: help env wheel models build test check-all lint format kernels check-kernels check-emulated
-.PHONY: check-twins demo bench docs gpu check-cuda-build clean FORCE
+.PHONY: check-twins demo bench docs gpu check-cuda-build cuda-figures clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +86,10 @@ build/models.stamp: build/build.stamp
 
 build/docs.stamp: build/build.stamp
 	@$(INSTALL) -e '.[docs]'
+	@touch $@
+
+build/cuda-tools.stamp: build/build.stamp
+	@$(INSTALL) -e '.[cuda]'
 	@touch $@
 
 build/lint.stamp: build/build.stamp
@@ -156,6 +162,11 @@ check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, an
 	@DILCONV_CUDA=1 $(MAKE) --no-print-directory -C build/cuda VENV=.venv TORCH=$(GPU_TORCH) \
 	  TORCH_INDEX=$(GPU_INDEX) build
 	cd build/cuda && .venv/bin/python -m pytest $(CUDA_BUILD_TESTS)
+
+# ARGS goes to the script: --layers, --all, --json FILE, --arch 90.
+cuda-figures: build/cuda-tools.stamp ## with nvcc: print what the compiler made of the CUDA kernels, and what they move
+	@$(MAKE) --no-print-directory -j$(JOBS) $(CUDA_BINARY) $(CUDA_TRAFFIC)
+	$(BIN)/python scripts/cuda_figures.py $(CUDA_BINARY) $(CUDA_TRAFFIC:%=--traffic %) $(ARGS)
 
 $(KERNEL_DIR)/kernels/%.o: csrc/%.cpp Makefile
 	@mkdir -p $(@D)

@@ -41,13 +41,17 @@ def _planes_weight(name: str, *fault: str) -> Mutant:
     return Mutant(name, "depthwise", "depthwise, stride", "depthwise/planes_weight.cu", *fault)
 
 
+def _pixels(name: str, *fault: str) -> Mutant:
+    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/pixels.cu", *fault)
+
+
 def _pixels_weight(name: str, *fault: str) -> Mutant:
     return Mutant(name, "depthwise", "depthwise, stride", "depthwise/pixels_weight.cu", *fault)
 
 
 def _gemm(kernel: str, name: str, *fault: str) -> Mutant:
-    unit = {"tensor_cores": "gemm/tensor_cores.cu", "simt": "gemm/simt.cu", "tf32": "gemm/tf32.cu"}
-    return Mutant(name, kernel, "channels fill vectors, strided", unit[kernel], *fault)
+    unit = "tf32" if kernel == "tensor_cores_tf32" else kernel
+    return Mutant(name, kernel, "channels fill vectors, strided", f"gemm/{unit}.cu", *fault)
 
 
 # The faults that every implicit GEMM can have, whatever it multiplies with.
@@ -119,6 +123,48 @@ MUTANTS = [
         "for (int mask = kWarp / 2; mask > 1; mask /= 2)",
         WRONG,
     ),
+    _pixels(
+        "missing barrier before new weights",
+        "depthwise/pixels.cu",
+        "        block_barrier();  // all have read the weights before these\n",
+        "",
+        RACE,
+    ),
+    _pixels(
+        "missing barrier after new weights",
+        "depthwise/pixels.cu",
+        "width, d);\n        block_barrier();\n",
+        "width, d);\n",
+        RACE,
+    ),
+    _pixels(
+        "off by one in the top and bottom edge",
+        "depthwise/pixels.cu",
+        "if (unsigned(row) >= unsigned(axis.read_size))",
+        "if (unsigned(row) > unsigned(axis.read_size))",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _pixels(
+        "off by one in the left and right edge",
+        "depthwise/pixels.cu",
+        "if (unsigned(column) >= unsigned(plan.columns.read_size)) continue;",
+        "if (unsigned(column) > unsigned(plan.columns.read_size)) continue;",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _pixels(
+        "off by one in a mask",
+        "depthwise/pixels.cu",
+        "if (place.from + r >= plan.rows.phase_size(place.phase)) break;",
+        "if (place.from + r > plan.rows.phase_size(place.phase)) break;",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    _pixels(
+        "overrun of shared memory",
+        "depthwise/pixels.cu",
+        "grid.shared_bytes = size_t(taps) *",
+        "grid.shared_bytes = size_t(taps - 1) *",
+        OUTSIDE_SHARED,
+    ),
     _pixels_weight(
         "missing barrier",
         "depthwise/pixels_weight.cu",
@@ -149,6 +195,23 @@ MUTANTS = [
         "return channel < p.written_channels ? channel * p.written_channel : kNotWritten;",
         "return channel <= p.written_channels ? channel * p.written_channel : kNotWritten;",
         f"{RACE}|{OUTSIDE_GLOBAL}|{WRONG}",
+    ),
+    _gemm(
+        "tensor_cores",
+        "swapped fragment of float64",
+        "gemm/tensor_core.h",
+        "load_shared<double>(a.at(row + lane() / 4, depth + lane() % 4))",
+        "load_shared<double>(a.at(row + lane() % 8, depth + lane() / 8))",
+        WRONG,
+    ),
+    *(_gemm("tensor_cores_tf32", *fault) for fault in _PIPELINE),
+    _gemm(
+        "tensor_cores_tf32",
+        "swapped fragment",
+        "gemm/tensor_core.h",
+        "a.at(row + lane() / 4 + i % 2 * 8, depth + lane() % 4 + i / 2 * 4)",
+        "a.at(row + lane() / 4 + i / 2 * 8, depth + lane() % 4 + i % 2 * 4)",
+        WRONG,
     ),
     *(_gemm("simt", *fault) for fault in _PIPELINE),
     _gemm(

@@ -6,17 +6,18 @@
 #include <string>
 
 #include "cuda_emulator/machine.h"
+#include "cuda_runtime.h"
 
 namespace cuda_emulator {
 
 enum class Space { kGlobal, kShared };
 
-// Whether requests are recorded.
+// Whether requests are recorded. Switching it on forgets what was counted.
 bool counting();
 void set_counting(bool on);
 
 // The launch that follows is of this kernel.
-void start_counting(const std::string& kernel, unsigned threads);
+void start_counting(const std::string& kernel, const cudaLaunchConfig_t& config);
 // Arithmetic since then belongs to it.
 void finish_counting();
 

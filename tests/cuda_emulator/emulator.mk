@@ -15,6 +15,8 @@ HAS_BOOST := $(shell echo '\#include <boost/context/fiber.hpp>' | \
 EMULATED := $(patsubst csrc/%,$(EMULATOR_DIR)/csrc/%.o,$(basename $(CUDA_SOURCES)))
 EMULATOR := $(patsubst %,$(EMULATOR_DIR)/%.o,block counters memory oracle runtime symbols)
 EMULATOR_LIBRARY := $(EMULATOR_DIR)/libdilconv_cuda_host.so
+# What the emulator counts, for make cuda-figures.
+CUDA_TRAFFIC := $(if $(HAS_BOOST),$(EMULATOR_DIR)/traffic.json)
 
 $(EMULATOR_DIR)/csrc/%.o: csrc/%.cu
 	@mkdir -p $(@D)
@@ -41,6 +43,12 @@ $(EMULATOR_LIBRARY): $(EMULATED) $(EMULATOR)
 
 $(EMULATOR_DIR)/check: $(EMULATOR_DIR)/check.o $(EMULATOR_DIR)/machine_cuda.o $(EMULATOR_LIBRARY)
 	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
+
+$(EMULATOR_DIR)/figures: $(EMULATOR_DIR)/figures.o $(EMULATOR_LIBRARY)
+	$(CXX) $(SANITIZE) $(SANITIZE_KERNELS) -o $@ $^ -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
+
+$(EMULATOR_DIR)/traffic.json: $(EMULATOR_DIR)/figures
+	$< > $@
 
 $(EMULATOR_DIR)/selftest: $(EMULATOR_DIR)/selftest.o $(EMULATOR_DIR)/selftest_matrices.o \
   $(filter-out %/oracle.o,$(EMULATOR))

@@ -58,6 +58,7 @@ const Gpu*& gpu() {
 std::map<const void*, size_t> opted_in;  // bytes of shared memory, by kernel
 std::string message;                     // about the last error
 cudaError_t last_error = cudaSuccess;
+bool launches_only = false;
 
 cudaError_t fail(cudaError_t error, const std::string& text) {
   message = text;
@@ -69,6 +70,38 @@ bool exceeds(dim3 size, dim3 limit) {
   return size.x > limit.x || size.y > limit.y || size.z > limit.z;
 }
 
+// The kernel's __launch_bounds__, as <cuda_runtime.h> left it in the code; 0 without one.
+unsigned launch_bound(const void* kernel) {
+#if defined(__x86_64__)
+  constexpr unsigned char kNoOp[] = {0x90}, kBranchTarget[] = {0xf3, 0x0f, 0x1e, 0xfa};
+#elif defined(__aarch64__)
+  constexpr unsigned char kNoOp[] = {0x1f, 0x20, 0x03, 0xd5},
+                          kBranchTarget[] = {0x5f, 0x24, 0x03, 0xd5};
+#else
+#error "tell what a no-op looks like"
+#endif
+  const auto* code = static_cast<const unsigned char*>(kernel);
+  if (std::memcmp(code, kBranchTarget, sizeof kBranchTarget) == 0) code += sizeof kBranchTarget;
+  unsigned count = 0;
+  for (; std::memcmp(code, kNoOp, sizeof kNoOp) == 0; code += sizeof kNoOp) ++count;
+  return count;
+}
+
+// Why the registers of a multiprocessor, or the kernel's own promise, do not allow the block. nvcc
+// gives a kernel with a bound so few registers that a block of as many threads can be launched, and
+// one without a bound up to 255.
+std::string register_refusal(const void* kernel, uint64_t threads) {
+  constexpr uint64_t kThreadsOfMostRegisters = 65536 / 256;
+  const unsigned bound = launch_bound(kernel);
+  const std::string count = std::to_string(threads) + " threads in a block, but ";
+  if (bound && threads > bound)
+    return count + "__launch_bounds__ promise at most " + std::to_string(bound);
+  if (!bound && threads > kThreadsOfMostRegisters)
+    return count + "without __launch_bounds__ the registers need not suffice for more than " +
+           std::to_string(kThreadsOfMostRegisters);
+  return {};
+}
+
 // Why the hardware would not launch the kernel, or an empty string.
 std::string refusal(const void* kernel, const cudaLaunchConfig_t& config) {
   const dim3 grid = config.gridDim, block = config.blockDim;
@@ -76,8 +109,10 @@ std::string refusal(const void* kernel, const cudaLaunchConfig_t& config) {
     return "an empty grid or block";
   if (exceeds(grid, {0x7fffffff, 65535, 65535})) return "a grid beyond (2^31 - 1, 65535, 65535)";
   if (exceeds(block, {1024, 1024, 64})) return "a block beyond (1024, 1024, 64)";
-  if (uint64_t(block.x) * block.y * block.z > kMaxThreads)
-    return "more than 1024 threads in a block";
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  if (threads > kMaxThreads) return "more than 1024 threads in a block";
+  const std::string registers = register_refusal(kernel, threads);
+  if (!registers.empty()) return registers;
   if (config.numAttrs) return "launch attributes are not emulated";
   const auto raised = opted_in.find(kernel);
   const size_t limit =
@@ -107,9 +142,9 @@ cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
   const std::string reason = refusal(kernel, config);
   if (!reason.empty()) return fail(cudaErrorInvalidConfiguration, "kernel " + name + ": " + reason);
   set_shared_bytes(config.dynamicSmemBytes);
-  start_counting(name, config.blockDim.x * config.blockDim.y * config.blockDim.z);
+  start_counting(name, config);
   try {
-    run_grid(name, config.gridDim, config.blockDim, thread);
+    if (!launches_only) run_grid(name, config.gridDim, config.blockDim, thread);
   } catch (const Fault& error) {
     return fail(cudaErrorLaunchFailure, error.text);
   }
@@ -207,6 +242,8 @@ void cuda_emulator_unmap(void) { unmap_buffers(); }
 const char* cuda_emulator_error(void) { return message.c_str(); }
 
 void cuda_emulator_count(int on) { set_counting(on != 0); }
+
+void cuda_emulator_launch_only(int on) { launches_only = on != 0; }
 
 const char* cuda_emulator_counters(void) {
   static std::string text;

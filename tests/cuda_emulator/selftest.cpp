@@ -213,13 +213,25 @@ void test_warps() {
 
 // --- limits of launches ---------------------------------------------------------------------
 
-__global__ void nothing() {}
+__global__ void __launch_bounds__(1024) nothing() {}
+__global__ void unbounded() {}
+
+template <int threads>
+__global__ void __launch_bounds__(2 * threads, 1) bounded() {}
 
 void test_limits() {
   expect("1024 threads", start({1, {32, 32}}, nothing), "");
   expect("more than 1024 threads", start({1, {32, 33}}, nothing), "more than 1024 threads");
+  expect("as many threads as promised", start({1, {96, 2}}, bounded<96>), "");
+  expect("more threads than promised", start({1, {193}}, bounded<96>),
+         "193 threads in a block, but __launch_bounds__ promise at most 192");
+  expect("registers enough without a promise", start({1, 256}, unbounded), "");
+  expect("registers that need not suffice", start({1, 257}, unbounded),
+         "without __launch_bounds__ the registers need not suffice");
   expect("a block too deep", start({1, {1, 1, 65}}, nothing), "a block beyond");
+  expect("a grid too wide", start({{1u << 31}}, nothing), "a grid beyond");
   expect("a grid too high", start({{1, 65536}}, nothing), "a grid beyond");
+  expect("a grid too deep", start({{1, 1, 65536}}, nothing), "a grid beyond");
   expect("an empty grid", start({{1, 0}}, nothing), "an empty grid");
   const int limits[][2] = {{75, 64},  {80, 163},  {86, 99}, {89, 99},
                            {90, 227}, {100, 227}, {120, 99}};
@@ -276,6 +288,15 @@ void test_counters() {
   start({1, 32, 8192}, shared_vectors);
   expect_counted("vectors take four passes",
                  "\"shared_stores\": {\"requests\": 1, \"passes\": 4, \"least_passes\": 4}");
+  cuda_emulator_count(1);
+  cuda_emulator_launch_only(1);
+  start({{7, 2}, 32, 96}, strided_loads, all, 1 << 20);
+  start({{2}, 64}, strided_loads, all, 1 << 20);
+  cuda_emulator_launch_only(0);
+  expect_counted(
+      "launches without threads",
+      "\"launches\": 2, \"blocks\": 14, \"threads\": 64, \"shared_bytes\": 96, \"fma\": 0, "
+      "\"tensor_core_fma\": 0, \"loads\": {\"requests\": 0,");
   cuda_emulator_count(0);
   cuda_emulator_unmap();
 }

@@ -15,15 +15,10 @@
 
 #include "../../csrc/core/dilconv.h"
 #include "../../csrc/core/scalar.h"
+#include "cases.h"
 #include "machine.h"
 
 namespace {
-
-struct Sizes {
-  const char* name;
-  int64_t batch, groups, in_channels, out_channels;  // channels of all groups
-  int64_t in[2], kernel[2], stride[2], dilation[2], before[2], after[2];
-};
 
 const Sizes kSizes[] = {
     {"one pixel", 1, 1, 1, 1, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {0, 0}, {0, 0}},
@@ -127,7 +122,6 @@ const Dtype kDtypes[] = {
     {DILCONV_BFLOAT16, "bfloat16", 2, 8e-3},  {DILCONV_INT8, "int8", 1, 0},
     {DILCONV_UINT8, "uint8", 1, 0},           {DILCONV_INT16, "int16", 2, 0},
     {DILCONV_INT32, "int32", 4, 0},           {DILCONV_INT64, "int64", 8, 0}};
-const char* const kOps[] = {"conv2d", "grad_input", "grad_weight"};
 constexpr size_t kGuard = 256;
 constexpr unsigned char kCanary = 0xA5;
 
@@ -218,63 +212,12 @@ double get(const Dtype& dtype, const char* at) {
   }
 }
 
-void set_strides(int64_t (&strides)[4], const int64_t (&sizes)[4], bool channels_last) {
-  const int64_t c = sizes[1], h = sizes[2], w = sizes[3];
-  const int64_t last[4] = {c * h * w, 1, w * c, c}, first[4] = {c * h * w, h * w, w, 1};
-  std::memcpy(strides, channels_last ? last : first, sizeof strides);
-}
-
-struct Case {
-  dilconv_problem problem;
-  int64_t elements[3];  // of x, w, y
-};
-
-Case make_case(const Sizes& s, int op, const Dtype& dtype, bool channels_last) {
-  Case result;
-  dilconv_problem& p = result.problem;
-  p = {};
-  p.op = op;
-  p.dtype = dtype.id;
-  p.allow_tf32 = dtype.tf32;
-  p.has_bias = op != DILCONV_GRAD_WEIGHT;
-  p.batch = s.batch;
-  p.groups = s.groups;
-  p.in_channels = s.in_channels;
-  p.out_channels = s.out_channels;
-  for (int a = 0; a < 2; ++a) {
-    p.in_size[a] = s.in[a];
-    p.kernel[a] = s.kernel[a];
-    p.stride[a] = s.stride[a];
-    p.dilation[a] = s.dilation[a];
-    p.pad_before[a] = s.before[a];
-    p.pad_after[a] = s.after[a];
-    p.out_size[a] =
-        (s.in[a] + s.before[a] + s.after[a] - s.dilation[a] * (s.kernel[a] - 1) - 1) / s.stride[a] +
-        1;
-  }
-  const int64_t x[4] = {s.batch, s.in_channels, s.in[0], s.in[1]};
-  const int64_t w[4] = {s.out_channels, s.in_channels / s.groups, s.kernel[0], s.kernel[1]};
-  const int64_t y[4] = {s.batch, s.out_channels, p.out_size[0], p.out_size[1]};
-  set_strides(p.x_strides, x, channels_last);
-  set_strides(p.w_strides, w, channels_last);
-  set_strides(p.y_strides, y, channels_last);
-  result.elements[0] = x[0] * x[1] * x[2] * x[3];
-  result.elements[1] = w[0] * w[1] * w[2] * w[3];
-  result.elements[2] = y[0] * y[1] * y[2] * y[3];
-  return result;
-}
-
 int failures = 0;
 
 void expect(bool holds, const std::string& where, const char* what) {
   if (holds) return;
   ++failures;
   std::printf("FAILED %s: %s\n", where.c_str(), what);
-}
-
-int written_tensor(const Case& c) {
-  const int written[] = {2, 0, 1};
-  return written[c.problem.op];
 }
 
 // Runs the named kernel; returns what it wrote.
@@ -323,7 +266,7 @@ double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& ex
 // Checks the named kernel, or all for "".
 int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, bool channels_last,
                const std::string& wanted) {
-  const Case c = make_case(sizes, op, dtype, channels_last);
+  const Case c = make_case(sizes, op, dtype.id, dtype.tf32, channels_last);
   std::mt19937 random(7);
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<Buffer> inputs;

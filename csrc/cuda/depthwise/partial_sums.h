@@ -11,6 +11,7 @@
 namespace dilconv::cuda::depthwise {
 
 constexpr int kWarp = 32;
+constexpr int kAddThreads = 256;
 
 // Where the workspace holds the partial sum of a split for a weight.
 template <class T>
@@ -42,7 +43,7 @@ inline int choose_splits(const WeightPlan& plan, int64_t tiles, int64_t blocks) 
 
 // A warp to a weight.
 template <class S>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(kAddThreads)
     add_partial_sums(const __grid_constant__ WeightPlan plan, const Sum<S>* workspace, S* weight) {
   const int taps = plan.rows.kernel * plan.columns.kernel, lane = threadIdx.x % kWarp;
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
@@ -62,10 +63,9 @@ __global__ void __launch_bounds__(256)
 template <class S>
 void launch_partial_sums(const WeightPlan& plan, const void* workspace, void* weight,
                          void* stream) {
-  constexpr int kThreads = 256;
   const int64_t weights = int64_t(plan.channels) * plan.rows.kernel * plan.columns.kernel;
-  const int64_t blocks = (weights * kWarp + kThreads - 1) / kThreads;
-  const Grid grid = {dim3(unsigned(blocks)), dim3(kThreads), 0};
+  const int64_t blocks = (weights * kWarp + kAddThreads - 1) / kAddThreads;
+  const Grid grid = {dim3(unsigned(blocks)), dim3(kAddThreads), 0};
   launch(add_partial_sums<S>, grid, stream, plan, static_cast<const Sum<S>*>(workspace),
          static_cast<S*>(weight));
 }

@@ -42,11 +42,20 @@ __device__ PixelPlace place_of(const GatherPlan& plan) {
   return place;
 }
 
+// From one tap's weights to the next tap's. A vector more than there are channels, so that lanes
+// which store the taps of one channel do not meet in one bank.
+template <int width>
+__host__ __device__ int weight_pitch(const GatherPlan& plan) {
+  const int vectors = plan.channel_vectors.value();
+  return (vectors > 1 ? vectors + 1 : 1) * width;
+}
+
 // Weights of the tile's channels, as [kernel column][tap of the phase][channel].
-template <class S>
+template <int width, class S>
 __device__ void load_weights(Sum<S>* weights, const GatherPlan& plan, const Taps& row_taps,
-                             const S* weight, int first_channel, int channels, int d) {
+                             const S* weight, int first_channel, int d) {
   const int taps = plan.weight_columns.value() * plan.weight_rows.value();
+  const int channels = plan.channel_vectors.value() * width;
   for (int i = threadIdx.x; i < taps * channels; i += blockDim.x) {
     // As they lie in memory: the taps of one channel are neighbours.
     int channel = i;
@@ -56,7 +65,7 @@ __device__ void load_weights(Sum<S>* weights, const GatherPlan& plan, const Taps
         (int64_t(first_channel + channel) * plan.depth + d) * plan.weight_strides[0] +
         (row_taps.first_tap + t * row_taps.tap_step) * plan.weight_strides[1] +
         b * plan.weight_strides[2];
-    store_shared(weights + (b * plan.weight_rows.value() + t) * channels + channel,
+    store_shared(weights + (b * plan.weight_rows.value() + t) * weight_pitch<width>(plan) + channel,
                  upcast(load<S>(weight + from)));
   }
 }
@@ -78,14 +87,14 @@ __device__ void add_image(Vec<Sum<S>, width> (&sums)[rows], const GatherPlan& pl
   const Taps taps = plan.columns.taps_at(place.column);
   const int to = smaller(place.from + rows, axis.phase_size(place.phase));
   const Span span = taps_inside(axis, row_taps, place.from, to);
-  const int channels = plan.channel_vectors.value() * width;
+  const int pitch = weight_pitch<width>(plan);
   const int first_row = row_taps.first_read + axis.step * place.from * axis.jump.value();
   for (int t = 0; t < taps.count; ++t) {
     const int column = taps.first_read + t * plan.columns.jump.value();
     if (unsigned(column) >= unsigned(plan.columns.read_size)) continue;
     const S* const from = image + int64_t(column) * plan.read.column;
     const Sum<S>* const column_weights =
-        weights + (taps.first_tap + t * taps.tap_step) * plan.weight_rows.value() * channels;
+        weights + (taps.first_tap + t * taps.tap_step) * plan.weight_rows.value() * pitch;
     add_taps<sliding>(
         sums, span.first, span.last, axis.step,
         [&](int e) {
@@ -93,7 +102,7 @@ __device__ void add_image(Vec<Sum<S>, width> (&sums)[rows], const GatherPlan& pl
           if (unsigned(row) >= unsigned(axis.read_size)) return Vec<Sum<S>, width>{};
           return widened<S>(load<Vec<S, width>>(from + int64_t(row) * plan.read.row));
         },
-        [&](int e) { return load_shared<Vec<Sum<S>, width>>(column_weights + e * channels); });
+        [&](int e) { return load_shared<Vec<Sum<S>, width>>(column_weights + e * pitch); });
   }
 }
 
@@ -131,8 +140,7 @@ __global__ void __launch_bounds__(kThreads, width > 1 ? 2 : 3)
     for (int d = 0; d < plan.depth; ++d) {
       if (plan.depth > 1 || n == blockIdx.y) {
         block_barrier();  // all have read the weights before these
-        load_weights(weights, plan, row_taps, weight, place.channel - place.lane * width,
-                     plan.channel_vectors.value() * width, d);
+        load_weights<width>(weights, plan, row_taps, weight, place.channel - place.lane * width, d);
         block_barrier();
       }
       if (!wanted) continue;
@@ -173,7 +181,7 @@ int choose_channel_vectors(const GatherPlan& plan, int width) {
   const int64_t fitting = kSharedBytes / (taps * width * int64_t(sizeof(Sum<S>)));
   const int line = 128 / int(width * sizeof(S));
   int vectors = smaller(smaller(line, 32), ceil_div(plan.channels.value(), width));
-  while (vectors > fitting) vectors /= 2;
+  while (vectors + (vectors > 1) > fitting) vectors /= 2;
   return vectors;
 }
 
@@ -198,7 +206,7 @@ void launch_kernel(GatherPlan plan, const Gathered& data, void* stream) {
       dim3(unsigned(tiles),
            unsigned(std::clamp<int64_t>(kBlocks / tiles, 1, std::min(plan.batch, 65535))));
   grid.threads = dim3(unsigned(round_up(vectors * columns * groups, 32)));
-  grid.shared_bytes = size_t(taps) * vectors * width * sizeof(Sum<S>);
+  grid.shared_bytes = size_t(taps) * weight_pitch<width>(plan) * sizeof(Sum<S>);
   launch(pixels_kernel<S, width, rows, sliding>, grid, stream, plan,
          static_cast<const S*>(data.read), static_cast<const S*>(data.weight),
          static_cast<S*>(data.written));

@@ -7,12 +7,16 @@
 #include <functional>
 #include <tuple>
 
-#define __global__
+// As with nvcc, each file has its own instances of kernels.
+#define __global__ static
 #define __device__
 #define __host__
 #define __grid_constant__
 #define __forceinline__ inline
-#define __launch_bounds__(...)
+// The bound on a block's threads ends up where a launch finds it: in as many no-ops at the entry of
+// the kernel's machine code. (Of a sizeof, because g++ 12 takes no other constant from a template.)
+#define __launch_bounds__(threads, ...) \
+  __attribute__((patchable_function_entry(sizeof(char[threads]))))
 
 struct uint3 {
   unsigned x, y, z;

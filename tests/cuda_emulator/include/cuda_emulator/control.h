@@ -35,7 +35,12 @@ CUDA_EMULATOR_API void cuda_emulator_unmap(void);
 /* What was wrong with the last launch that failed: kernel, block, thread, source line. */
 CUDA_EMULATOR_API const char* cuda_emulator_error(void);
 
-/* Counts memory requests while on (1), as a list in JSON, one object per kernel. */
+/* While on (1), launches are checked and counted, but no thread runs and no memory is touched. */
+CUDA_EMULATOR_API void cuda_emulator_launch_only(int on);
+
+/* Counts launches and memory requests from when it is switched on (1), as a list in JSON, one
+ * object per kernel: its largest block, shared memory and grid; sectors of 32 bytes of global
+ * memory, and passes over the banks of shared memory, with the least that the same bytes need. */
 CUDA_EMULATOR_API void cuda_emulator_count(int on);
 CUDA_EMULATOR_API const char* cuda_emulator_counters(void);
 
