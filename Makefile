@@ -199,8 +199,9 @@ include tests/cuda_emulator/emulator.mk
 demo: build ## train the dilated classifier beside torch.nn's; pictures in output/classifier
 	$(BIN)/python -m dilconv_ext demo $(ARGS)
 
-docs: build/docs.stamp ## build the documentation site into build/site
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+# With one thread, because a notebook's small layers wait for each other with more.
+docs: build/docs.stamp ## run the notebooks and build the documentation site into build/site
+	OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench: build ## time the kernels beside torch's
 	$(BIN)/python -m dilconv_ext bench $(ARGS)

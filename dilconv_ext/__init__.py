@@ -20,7 +20,13 @@ from ._gridding import Gridding, gridding
 from ._options import options
 from ._receptive_field import Layer, ReceptiveField, receptive_field
 from ._traced_field import EffectiveField, effective_field
-from .modules import Conv1x1, DilatedConv1d, DilatedConv2d, DilatedConvTranspose2d
+from .modules import (
+    Conv1x1,
+    DilatedConv1d,
+    DilatedConv2d,
+    DilatedConvTranspose1d,
+    DilatedConvTranspose2d,
+)
 
 try:
     __version__ = version("dilconv_ext")
@@ -33,6 +39,7 @@ __all__ = [
     "Conversion",
     "DilatedConv1d",
     "DilatedConv2d",
+    "DilatedConvTranspose1d",
     "DilatedConvTranspose2d",
     "EffectiveField",
     "Explanation",

@@ -61,6 +61,11 @@ def single(name: str, value: Any) -> int:
     return _items(name, value, 1)[0]
 
 
+def per_axis(name: str, value: Any, axes: int) -> tuple[int, ...]:
+    """Return an int for each axis, of which there are one or two; raises as ``pair`` does."""
+    return pair(name, value) if axes == 2 else (single(name, value),)
+
+
 def _items(name: str, value: Any, axes: int) -> list[int]:
     if not isinstance(value, (tuple, list)):
         return [integer(name, value)]

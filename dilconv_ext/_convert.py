@@ -14,7 +14,13 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import _C
-from .modules import Conv1x1, DilatedConv1d, DilatedConv2d, DilatedConvTranspose2d
+from .modules import (
+    Conv1x1,
+    DilatedConv1d,
+    DilatedConv2d,
+    DilatedConvTranspose1d,
+    DilatedConvTranspose2d,
+)
 
 logger = logging.getLogger("dilconv_ext")
 
@@ -25,6 +31,7 @@ ModuleClass = type[nn.Module]
 _OURS: dict[ModuleClass, ModuleClass] = {
     nn.Conv1d: DilatedConv1d,
     nn.Conv2d: DilatedConv2d,
+    nn.ConvTranspose1d: DilatedConvTranspose1d,
     nn.ConvTranspose2d: DilatedConvTranspose2d,
 }
 _TORCHS = {ours: torchs for torchs, ours in _OURS.items()} | {Conv1x1: nn.Conv2d}
@@ -62,7 +69,9 @@ class Conversion:
 def convert(
     model: Model, where: Where | None = None, subclasses: tuple[ModuleClass, ...] = ()
 ) -> Model:
-    """Make the ``nn.Conv1d``, ``nn.Conv2d`` and ``nn.ConvTranspose2d`` in ``model`` this package's.
+    """Make the convolutions in ``model`` this package's, where it has the layer.
+
+    These are ``nn.Conv1d``, ``nn.Conv2d``, ``nn.ConvTranspose1d`` and ``nn.ConvTranspose2d``.
 
     It works in place: only the class of each layer changes, so that parameters, buffers, hooks,
     parametrizations, ``state_dict`` and optimisers that hold the parameters stay as they are.
@@ -75,7 +84,7 @@ def convert(
         where: called with each convolution's name and module; those for which it returns False are
             left alone. ``lambda name, module: max(module.dilation) > 1``, for example. Default:
             None, all of them.
-        subclasses: classes derived from one of the three that add to it but leave the convolution
+        subclasses: classes derived from one of the four that add to it but leave the convolution
             itself to ``super().forward`` or ``self._conv_forward``, as a causal layer that pads
             first. A layer of such a class gets a class of the same name with this package's layer
             below it. A class that calls ``F.conv2d`` itself stays with torch. Default: ().
@@ -84,7 +93,7 @@ def convert(
         ``model`` itself.
 
     Raises:
-        TypeError: an item of ``subclasses`` is not derived from one of the three.
+        TypeError: an item of ``subclasses`` is not derived from one of the four.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, dilation=2))

@@ -1,8 +1,9 @@
 """The public functions: dilated cross-correlation in one and two dimensions.
 
-The first four take the arguments of their namesakes in ``torch.nn.functional`` and return the same
-numbers. All of them are differentiable to any order, in reverse and forward mode, work under
-``torch.func`` and ``torch.compile``, and follow autocast.
+``conv1d``, ``conv2d``, ``conv_transpose1d`` and ``conv_transpose2d`` take the arguments of their
+namesakes in ``torch.nn.functional`` and return the same numbers. All functions are differentiable
+to any order, in reverse and forward mode, work under ``torch.func`` and ``torch.compile``, and
+follow autocast.
 
 Dtypes: float64, float32, float16, bfloat16, complex128, complex64, complex32, and int8, uint8,
 int16, int32, int64 (integers in, integers of the same type out, with wrap-around; no gradients).
@@ -19,12 +20,14 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from . import _fast, ops
 from ._arguments import IntOrPair, pair, raise_for_arguments, raise_for_rank, single
 from ._sharding import register_if_used
-from .padding import Padding, check_output_padding, pads_1d, pads_2d, transposed_pads_2d
+from ._transposed import conv_transpose1d, conv_transpose2d
+from .padding import Padding, pads_1d, pads_2d
 
 __all__ = [
     "conv1d",
     "conv1x1",
     "conv2d",
+    "conv_transpose1d",
     "conv_transpose2d",
     "corr2d",
     "corr2d_multi_in",
@@ -143,89 +146,6 @@ def conv1d(
     except (RuntimeError, AttributeError):
         numbers = {"stride": stride, "padding": padding, "dilation": dilation}
         raise_for_arguments("conv1d", input, weight, bias, groups, **numbers)
-        raise
-
-
-def conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    output_padding: IntOrPair = 0,
-    groups: int = 1,
-    dilation: IntOrPair = 1,
-) -> Tensor:
-    """Transposed dilated 2-D convolution: the gradient of ``conv2d`` with respect to its input.
-
-    Equivalent to:
-    ``F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)``.
-
-    Every input pixel adds ``input[n, c, y, x] * weight[c, o, i, j]`` to
-    ``out[n, o, y * stride + i * dilation - top, x * stride + j * dilation - left]``, which starts
-    as ``bias[o]``; what falls outside is dropped.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W).
-        weight: (C, O / groups, kh, kw).
-        bias: (O,). Default: None.
-        stride: int or (height, width), positive. Default: 1.
-        padding: how much of the full output is cropped: int, (height, width),
-            (top, bottom, left, right); or 'same_upper' or 'same_lower', with which the output is
-            stride * input in size, as with Keras' padding='same'. Default: 0.
-        output_padding: int or (height, width): rows and columns added at the bottom and right;
-            smaller than stride or than dilation; 0 with 'same_upper' and 'same_lower'. Default: 0.
-        groups: C and O are split into so many parts that do not meet. Default: 1.
-        dilation: int or (height, width), positive. Default: 1.
-
-    Returns:
-        (N, O, H', W') or (O, H', W') with
-        ``H' = (H - 1) * stride - top - bottom + dilation * (kh - 1) + output_padding + 1``, W'
-        likewise.
-
-    Raises:
-        RuntimeError: shapes, dtypes, devices, channels or numbers that do not fit.
-        TypeError: an argument of the wrong type.
-    """
-    if has_torch_function_variadic(input, weight, bias):
-        arguments = (input, weight, bias, stride, padding, output_padding, groups, dilation)
-        return handle_torch_function(conv_transpose2d, arguments[:3], *arguments)
-    if not is_compiling():
-        register_if_used()
-    steps = pair("stride", stride)
-    spread = pair("dilation", dilation)
-    extra = pair("output_padding", output_padding)
-    size = None
-    try:
-        if weight.dim() != 4 or not 3 <= input.dim() <= 4:
-            raise_for_rank("conv_transpose2d", input, weight, axes=2)
-        kh, kw = weight.shape[2:]
-        top, bottom, left, right = transposed_pads_2d(padding, (kh, kw), steps, spread)
-        if extra != (0, 0):
-            check_output_padding(extra, padding, steps, spread)
-            bottom -= extra[0]
-            right -= extra[1]
-        height, width = input.shape[-2:]
-        size = (
-            (height - 1) * steps[0] - top - bottom + spread[0] * (kh - 1) + 1,
-            (width - 1) * steps[1] - left - right + spread[1] * (kw - 1) + 1,
-        )
-        pads = (top, bottom, left, right)
-        return ops.conv2d_grad_input(input, weight, size, bias, steps, pads, spread, groups)
-    except (RuntimeError, AttributeError) as error:
-        numbers = {"stride": stride, "padding": padding, "dilation": dilation}
-        numbers["output_padding"] = output_padding
-        raise_for_arguments("conv_transpose2d", input, weight, bias, groups, **numbers)
-        if size is not None and not all(0 < length < 2**63 for length in size):
-            raise RuntimeError(
-                f"Given input of size {list(input.shape)}, weight of size {list(weight.shape)}, "
-                f"stride={stride}, padding={padding}, dilation={dilation} and "
-                f"output_padding={output_padding}, the calculated output size is {size}: it is "
-                "too small or too large"
-            ) from None
-        if type(error) is RuntimeError and "grad_output" in str(error):
-            # The operator calls grad_output what is the input here.
-            raise RuntimeError(str(error).replace("grad_output", "input")) from None
         raise
 
 

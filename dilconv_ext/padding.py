@@ -127,16 +127,17 @@ def string_pads(
     return _split(totals, lower=padding == "same_lower")
 
 
-def transposed_pads_2d(
+def transposed_pads(
     padding: Padding,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> Pads:
     """Return (top, bottom, left, right) by which a transposed convolution's output is cropped.
 
-    With 'same_upper' and 'same_lower' the bottom and right are negative where the kernel, dilated,
-    is shorter than the stride: the output then ends in rows that no kernel reaches (bias alone).
+    Every sequence has one item per axis. With 'same_upper' and 'same_lower' the bottom and right
+    are negative where the kernel, dilated, is shorter than the stride: the output then ends in rows
+    that no kernel reaches (bias alone).
 
     Raises:
         TypeError: ``padding`` is of none of the types in this module's table, or another string:
@@ -144,22 +145,23 @@ def transposed_pads_2d(
         RuntimeError: a negative number, or a sequence of another length.
     """
     if not isinstance(padding, str):
-        return numeric_pads(padding, axes=2)
+        return numeric_pads(padding, axes=len(kernel))
     if padding not in TRANSPOSED_STRINGS:
         raise TypeError(unknown_string(padding, TRANSPOSED_STRINGS))
     totals = [
         spread * (k - 1) + 1 - step
         for k, step, spread in zip(kernel, stride, dilation, strict=True)
     ]
-    crop = _split([max(total, 0) for total in totals], lower=padding == "same_lower")
-    return (crop[0], crop[1] + min(totals[0], 0), crop[2], crop[3] + min(totals[1], 0))
+    top, bottom, left, right = _split([max(t, 0) for t in totals], lower=padding == "same_lower")
+    missing = [min(total, 0) for total in totals]
+    return (top, bottom + (missing[0] if len(kernel) == 2 else 0), left, right + missing[-1])
 
 
 def check_output_padding(
-    output_padding: tuple[int, int],
+    output_padding: Sequence[int],
     padding: Padding,
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> None:
     """Raise the RuntimeError for an ``output_padding`` that a transposed convolution refuses."""
     if isinstance(padding, str):

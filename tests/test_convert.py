@@ -39,6 +39,7 @@ def model() -> nn.Module:
         nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1, bias=False),
         nn.Flatten(2),
         nn.Conv1d(6, 4, 5, dilation=3),
+        nn.ConvTranspose1d(4, 4, 4, 2, 1),
         Causal(4, 4, 3, dilation=2),
     )
 
@@ -64,6 +65,7 @@ def test_swaps_in_place() -> None:
         dc.DilatedConv2d,
         dc.DilatedConvTranspose2d,
         dc.DilatedConv1d,
+        dc.DilatedConvTranspose1d,
         Causal,
     ]
     for _ in range(2):  # the second round with the parameters that the optimiser has changed
@@ -106,7 +108,7 @@ def test_shared_layers_are_swapped_once() -> None:
     ("layer", "word"),
     [
         (nn.Conv3d(3, 4, 3), "Conv3d"),
-        (nn.ConvTranspose1d(3, 4, 3), "ConvTranspose1d"),
+        (nn.ConvTranspose3d(3, 4, 3), "ConvTranspose3d"),
         (Causal(3, 4, 3), "Causal"),
         (nn.LazyConv2d(4, 3), "lazy"),
     ],
@@ -175,9 +177,9 @@ def test_where_chooses(caplog: pytest.LogCaptureFixture) -> None:
 
     net = model()
     report = report_of(caplog, net, where=dilated)
-    assert asked == ["0", "2.1", "3", "5"]  # and not the subclass, which is left in any case
+    assert asked == ["0", "2.1", "3", "5", "6"]  # and not the subclass, which is left in any case
     assert [name for name, _ in report.converted] == ["0", "5"]
-    assert [name for name, *_ in report.left] == ["2.1", "3", "6"]
+    assert [name for name, *_ in report.left] == ["2.1", "3", "6", "7"]
     assert "where" in report.left[0][2]
     dc.convert(net)
     dc.revert(net, where=lambda name, module: name == "0")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import dilconv_ext as dc
 from accuracy import relative_error
+from problems import channels_last
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo"),
@@ -162,79 +163,161 @@ SPATIAL: list[tuple[Any, ...]] = [
 ]
 
 
+# The same in 1-D: (samples, kernel, stride, padding, dilation, groups, samples per rank or None)
+LINES: list[tuple[Any, ...]] = [
+    (40, 3, 1, (8, 0), 4, 1, None),  # causal
+    (41, 5, 1, "same", 9, 2, None),  # the halo is longer than a part
+    (37, 4, (3,), "same_lower", (2,), 1, None),
+    (32, 8, 4, 2, 1, 1, "uneven"),
+    (9, 1, 1, 0, 1, 1, None),
+]
+
+# Transposed: as SPATIAL, with output_padding after padding; 1-D where the size is a number
+TRANSPOSED: list[tuple[Any, ...]] = [
+    ((9, 5), (3, 3), 2, 1, 1, 1, 1, -2, None),
+    ((8, 5), (3, 2), (3, 1), (2, 0, 1, 0), 0, (2, 1), 2, -2, None),
+    ((8, 5), (2, 2), 3, "same_upper", 0, 1, 1, -2, None),  # rows that no tap reaches
+    ((5, 9), (3, 3), (1, 2), 0, (0, 1), (1, 5), 1, -1, None),  # the halo is longer than a slab
+    ((8, 5), (3, 3), 1, (7, 2), 0, (4, 1), 1, -2, None),  # some ranks have no output
+    ((9, 5), (4, 4), 2, 1, 0, 1, 1, -2, "uneven"),
+    ((8, 5), (1, 1), 1, 0, 0, 1, 1, -2, None),
+    (11, 8, 4, 2, 0, 1, 1, -1, None),
+    (12, 3, (2,), (0, 3), 1, (2,), 2, -1, "uneven"),
+    (9, 7, 5, "same_lower", 0, 1, 1, -1, None),
+]
+
+
 def slabs(size: int, kind: str | None) -> list[int]:
     world = dist.get_world_size()
-    if kind is None:
+    if kind is None or world == 1:
         return [len(part) for part in torch.arange(size).tensor_split(world)]
     return [0, *[1] * (world - 2), size - (world - 2)]
 
 
-def _spatial() -> None:
+def _against_one_process(
+    name: str,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    options: dict[str, Any],
+    sizes: list[int],
+    dim: int,
+) -> None:
+    """Values, first and second derivatives of a function of ``distributed``."""
     from dilconv_ext import distributed
 
+    x, w, bias = tensors
+    spread = getattr(distributed, name)
+    where = {"dim": dim} if name.endswith("2d") else {}
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    mine = x.split(sizes, dim)[dist.get_rank()]
+    ours = [t.clone().requires_grad_() for t in (mine, w, bias)]
+    expected = getattr(dc.functional, name)(*leaves, **options)
+    y = spread(*ours, **where, **options)
+    known = spread(*ours, sizes=sizes, **where, **options)
+    assert torch.equal(y, known)
+    what = (name, x.shape, w.shape, options)
+    assert relative_error(distributed.gather(y, dim), expected.detach()) < 1e-12, what
+    # A loss that is not linear, so that the gradients depend on where a value went.
+    first = torch.autograd.grad(expected.pow(3).sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+    # The ranks' losses add up; the replicated gradients must be counted once.
+    our_first = torch.autograd.grad(y.pow(3).sum(), ours, create_graph=True)
+    share = our_first[0].square().sum() + sum(g.square().sum() for g in our_first[1:])
+    our_second = torch.autograd.grad(share, ours)
+    for actual, exact in ((our_first, first), (our_second, second)):
+        whole = distributed.gather(actual[0], dim)
+        assert relative_error(whole, exact[0].detach()) < 1e-10, what
+        for a, e in zip(actual[1:], exact[1:], strict=True):
+            assert relative_error(a.detach(), e.detach()) < 1e-10, what
+
+
+def _randn(*size: int) -> Tensor:
+    return torch.randn(size, dtype=torch.float64)
+
+
+def _spatial() -> None:
     for size, kernel, stride, padding, dilation, groups, dim, kind in SPATIAL:
-        x = torch.randn(2, 4, *size, dtype=torch.float64)
-        w = torch.randn(6, 4 // groups, *kernel, dtype=torch.float64)
-        bias = torch.randn(6, dtype=torch.float64)
+        tensors = (_randn(2, 4, *size), _randn(6, 4 // groups, *kernel), _randn(6))
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        sizes = slabs(size[dim], kind)
-        leaves = [t.clone().requires_grad_() for t in (x, w, bias)]
-        mine = x.split(sizes, dim)[dist.get_rank()]
-        ours = [t.clone().requires_grad_() for t in (mine, w, bias)]
-        expected = dc.functional.conv2d(*leaves, **options)
-        y = distributed.conv2d(*ours, dim=dim, **options)
-        known = distributed.conv2d(*ours, dim=dim, sizes=sizes, **options)
-        assert torch.equal(y, known)
-        what = (size, kernel, options)
-        assert relative_error(distributed.gather(y, dim), expected.detach()) < 1e-12, what
-        # A loss that is not linear, so that the gradients depend on where a value went.
-        first = torch.autograd.grad(expected.pow(3).sum(), leaves, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
-        # The ranks' losses add up; the replicated gradients must be counted once.
-        our_first = torch.autograd.grad(y.pow(3).sum(), ours, create_graph=True)
-        share = our_first[0].square().sum() + sum(g.square().sum() for g in our_first[1:])
-        our_second = torch.autograd.grad(share, ours)
-        for actual, exact in ((our_first, first), (our_second, second)):
-            whole = distributed.gather(actual[0], dim)
-            assert relative_error(whole, exact[0].detach()) < 1e-10, what
-            for a, e in zip(actual[1:], exact[1:], strict=True):
-                assert relative_error(a.detach(), e.detach()) < 1e-10, what
+        _against_one_process("conv2d", tensors, options, slabs(size[dim], kind), dim)
+    for length, kernel, stride, padding, dilation, groups, kind in LINES:
+        tensors = (_randn(2, 4, length), _randn(6, 4 // groups, kernel), _randn(6))
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        _against_one_process("conv1d", tensors, options, slabs(length, kind), -1)
+
+
+def _spatial_transposed() -> None:
+    for size, kernel, stride, padding, extra, dilation, groups, dim, kind in TRANSPOSED:
+        line = isinstance(size, int)
+        lengths, taps = ((size,), (kernel,)) if line else (size, kernel)
+        tensors = (_randn(2, 4, *lengths), _randn(4, 6 // groups, *taps), _randn(6))
+        options = {"stride": stride, "padding": padding, "output_padding": extra}
+        options |= {"dilation": dilation, "groups": groups}
+        name = "conv_transpose1d" if line else "conv_transpose2d"
+        _against_one_process(name, tensors, options, slabs(lengths[dim], kind), dim)
+
+
+def _image_network(dilated: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        dilated["Conv2d"](3, 8, 3, padding=1),
+        nn.ReLU(),
+        dilated["Conv2d"](8, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        dilated["ConvTranspose2d"](8, 6, 3, stride=2, padding=1),
+        dilated["Conv2d"](6, 4, 3, padding="same", dilation=4, bias=False),
+    )
+
+
+def _audio_network(dilated: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        dilated["Conv1d"](3, 8, 8, stride=4, padding=2),
+        nn.ReLU(),
+        dilated["Conv1d"](8, 8, 3, padding=(18, 0), dilation=9),
+        nn.ReLU(),
+        dilated["ConvTranspose1d"](8, 4, 8, stride=4, padding=2),
+    )
 
 
 def _spatial_network() -> None:
     """Layers follow one another, and every rank ends with the parameters of one process."""
     from dilconv_ext import distributed
 
-    def build(kind: Any) -> nn.Module:
+    kinds = ("Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d")
+    alone_layers = {kind: getattr(dc, f"Dilated{kind}") for kind in kinds}
+    spread_layers = {kind: getattr(distributed, f"Spatial{kind}") for kind in kinds}
+    image = channels_last(_randn(1, 3, 33, 20))
+    for build, x, dim in ((_image_network, image, -2), (_audio_network, _randn(2, 3, 80), -1)):
         torch.manual_seed(2)
-        layers = [
-            kind(3, 8, 3, padding=1),
-            nn.ReLU(),
-            kind(8, 8, 3, stride=2, padding=1),
-            nn.ReLU(),
-            kind(8, 4, 3, padding="same", dilation=4, bias=False),
-        ]
-        return nn.Sequential(*layers).double()
+        alone, spread = build(alone_layers).double(), build(spread_layers).double()
+        spread.load_state_dict(alone.state_dict())
+        for net, part in ((alone, x), (spread, distributed.shard(x, dim))):
+            optimiser = torch.optim.SGD(net.parameters(), 1e-3)
+            for _ in range(2):
+                optimiser.zero_grad()
+                y = net(part)
+                y.square().sum().backward()
+                optimiser.step()
+        assert y.is_contiguous(memory_format=torch.channels_last) == (dim == -2)
+        assert_equal_parameters(list(spread.parameters()), alone)
 
-    image = torch.randn(1, 3, 33, 20, dtype=torch.float64)
-    image = image.contiguous(memory_format=torch.channels_last)
-    alone, spread = build(dc.DilatedConv2d), build(distributed.SpatialConv2d)
+
+def _output_size() -> None:
+    """Which of the sizes, of the whole: the ranks' parts alone would not tell."""
+    from dilconv_ext import distributed
+
+    x = _randn(1, 2, 9)
+    alone = dc.DilatedConvTranspose1d(2, 3, 3, 2, 1).double()
+    spread = distributed.SpatialConvTranspose1d(2, 3, 3, 2, 1).double()
     spread.load_state_dict(alone.state_dict())
-    for net, x in ((alone, image), (spread, distributed.shard(image))):
-        optimiser = torch.optim.SGD(net.parameters(), 1e-3)
-        for _ in range(2):
-            optimiser.zero_grad()
-            y = net(x)
-            y.square().sum().backward()
-            optimiser.step()
-    assert y.is_contiguous(memory_format=torch.channels_last)
-    assert_equal_parameters(list(spread.parameters()), alone)
+    for length in (17, 18):
+        y = distributed.gather(spread(distributed.shard(x, -1), [length]), -1)
+        assert relative_error(y, alone(x, [length]).detach()) < 1e-12
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
-def test_images_over_processes(world: int, tmp_path: Path) -> None:
-    in_processes(world, tmp_path, _spatial)
+@pytest.mark.parametrize("body", [_spatial, _spatial_transposed, _output_size])
+def test_images_over_processes(body: Callable[[], None], world: int, tmp_path: Path) -> None:
+    in_processes(world, tmp_path, body)
 
 
 @pytest.mark.slow
@@ -250,10 +333,13 @@ def test_one_process_is_a_group_too(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/one", rank=0, world_size=1)
     try:
         _spatial_network()
+        _spatial_transposed()
         with pytest.raises(ValueError, match="dim must be -2"):
             distributed.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1), dim=0)
         with pytest.raises(ValueError, match="padding_mode must be 'zeros'"):
             distributed.SpatialConv2d(1, 1, 3, padding_mode="reflect")
+        with pytest.raises(RuntimeError, match="output size along the split axis is -1"):
+            distributed.conv_transpose1d(torch.ones(1, 1, 1), torch.ones(1, 1, 1), padding=1)
         with pytest.raises(RuntimeError, match="Kernel size 5 can't be greater"):
             distributed.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3), dilation=(2, 1))
     finally:

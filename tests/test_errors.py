@@ -31,7 +31,7 @@ class Bad:
 
 X, W, B = torch.ones(2, 4, 8, 8), torch.ones(6, 4, 3, 3), torch.ones(6)
 X1, W1 = torch.ones(2, 4, 9), torch.ones(6, 4, 3)
-WT = torch.ones(4, 6, 3, 3)
+WT, WT1 = torch.ones(4, 6, 3, 3), torch.ones(4, 6, 3)
 HUGE = 2**62
 
 
@@ -47,6 +47,12 @@ def _transposed(
     name: str, *words: str, x: Any = X, w: Any = WT, b: Any = None, **kwargs: Any
 ) -> Bad:
     return Bad(f"conv_transpose2d {name}", "conv_transpose2d", (x, w, b), kwargs, words)
+
+
+def _transposed1d(
+    name: str, *words: str, x: Any = X1, w: Any = WT1, b: Any = None, **kwargs: Any
+) -> Bad:
+    return Bad(f"conv_transpose1d {name}", "conv_transpose1d", (x, w, b), kwargs, words)
 
 
 BAD: list[Bad] = [
@@ -157,6 +163,18 @@ BAD: list[Bad] = [
     _transposed("dtype", "Double", w=WT.double()),
     _transposed("no input channels", "weight", "0", x=X[:, :0], w=WT[:0]),
     _transposed("stride overflows", "stride", str(HUGE), stride=HUGE),
+    _transposed1d("channels", "input", "3", "4", w=torch.ones(3, 6, 3)),
+    _transposed1d("input rank 1", "input", "[9]", x=torch.ones(9)),
+    _transposed1d("input rank 4", "input", "[2, 4, 8, 8]", x=X),
+    _transposed1d("weight rank 4", "weight", "[4, 6, 3, 3]", w=WT),
+    _transposed1d("stride of 2", "stride", "[1, 1]", stride=(1, 1)),
+    _transposed1d("dilation 0", "dilation", "0", dilation=0),
+    _transposed1d("padding -1", "padding", "-1", padding=-1),
+    _transposed1d("padding 'same'", "padding", "'same'", padding="same"),
+    _transposed1d("padding over output", "output size", x=torch.ones(1, 4, 1), padding=2),
+    _transposed1d("output_padding over both", "output_padding", "2", stride=2, output_padding=2),
+    _transposed1d("bias size", "bias", "6", "4", b=torch.ones(4)),
+    _transposed1d("dtype", "Double", w=WT1.double()),
 ]
 
 
@@ -184,6 +202,7 @@ BAD_MODULES: list[tuple[Any, Any, tuple[Any, ...], dict[str, Any], tuple[str, ..
 for _theirs, _ours in (
     (nn.Conv2d, dc.DilatedConv2d),
     (nn.Conv1d, dc.DilatedConv1d),
+    (nn.ConvTranspose1d, dc.DilatedConvTranspose1d),
     (nn.ConvTranspose2d, dc.DilatedConvTranspose2d),
 ):
     BAD_MODULES += [
@@ -240,7 +259,7 @@ def test_module_rejects_what_torch_rejects(
     theirs: Any, ours: Any, args: tuple[Any, ...], kwargs: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     """Built and called, so that it does not matter which of the two torch raises in."""
-    x = X1 if theirs is nn.Conv1d else X
+    x = X1 if theirs in (nn.Conv1d, nn.ConvTranspose1d) else X
     expected = raised_by(lambda: theirs(*args, **kwargs)(x))
     assert expected is not None
     with pytest.raises(type(expected)) as caught:

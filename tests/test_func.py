@@ -20,6 +20,12 @@ from problems import Problem, make_tensors
 PAIRS = {
     "conv2d": (dc.functional.conv2d, F.conv2d, (2, 2, 5, 5), (2, 2, 3, 3)),
     "conv1d": (dc.functional.conv1d, F.conv1d, (2, 2, 7), (2, 2, 3)),
+    "conv_transpose1d": (
+        dc.functional.conv_transpose1d,
+        F.conv_transpose1d,
+        (2, 2, 5),
+        (2, 2, 3),
+    ),
     "conv_transpose2d": (
         dc.functional.conv_transpose2d,
         F.conv_transpose2d,

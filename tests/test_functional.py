@@ -237,6 +237,48 @@ def test_conv_transpose2d(
         assert_agrees(actual, expected)
 
 
+TRANSPOSED_LINES: list[dict[str, Any]] = [
+    {},
+    {"stride": 2, "padding": 1, "output_padding": 1},
+    {"stride": (3,), "padding": [2], "output_padding": (2,)},
+    {"stride": 2, "dilation": 4, "output_padding": 3, "padding": 1},
+    {"groups": 2, "stride": 3, "padding": 2, "dilation": (2,)},
+]
+
+
+@pytest.mark.parametrize("kwargs", TRANSPOSED_LINES, ids=str)
+@pytest.mark.parametrize("batch", [(2,), (), (0,)], ids=["batched", "unbatched", "empty"])
+def test_conv_transpose1d(batch: tuple[int, ...], kwargs: dict[str, Any]) -> None:
+    """Values and gradients, with output_padding below the dilation but not the stride too."""
+    x = torch.randn(*batch, 4, 9, dtype=torch.float64)
+    w = torch.randn(4, 6 // kwargs.get("groups", 1), 4, dtype=torch.float64)
+    results = []
+    for f in (DF.conv_transpose1d, F.conv_transpose1d):
+        leaves = [v.clone().requires_grad_() for v in (x, w, torch.ones(6, dtype=x.dtype))]
+        y = f(*leaves, **kwargs)
+        results.append((y, *torch.autograd.grad(y, leaves, torch.ones_like(y).cumsum(-1))))
+    for actual, expected in zip(*results, strict=True):
+        assert_agrees(actual, expected)
+
+
+@pytest.mark.parametrize("form", ["same_upper", "same_lower", (1, 0), (0, 3)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (2, 1), (3, 2), (8, 1)])
+def test_conv_transpose1d_crops_as_2d_does(
+    kernel: int, dilation: int, stride: int, form: Any
+) -> None:
+    """What torch lacks, against the same line as an image of one row."""
+    x = torch.randn(2, 3, 7, dtype=torch.float64)
+    w = torch.randn(3, 2, kernel, dtype=torch.float64)
+    actual = DF.conv_transpose1d(x, w, None, stride, form, dilation=dilation)
+    image_form = form if isinstance(form, str) else (0, 0, *form)
+    steps, spread = (1, stride), (1, dilation)
+    expected = DF.conv_transpose2d(
+        x.unsqueeze(2), w.unsqueeze(2), None, steps, image_form, dilation=spread
+    )
+    assert_agrees(actual, expected.squeeze(2))
+
+
 def test_conv_transpose2d_with_four_pads() -> None:
     """Four pads crop the full result, each side by its own."""
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64)
@@ -278,6 +320,8 @@ def test_keras_example() -> None:
 SIGNATURES = {
     "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
     "conv1d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
+    "conv_transpose1d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 "
+    "dilation=1",
     "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 "
     "dilation=1",
     "conv1x1": "input weight bias=None",

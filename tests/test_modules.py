@@ -22,6 +22,7 @@ from test_functional import same_pads
 Case = tuple[type[nn.Module], type[nn.Module], tuple[Any, ...], dict[str, Any], tuple[int, ...]]
 D1, D2, DT = dc.DilatedConv1d, dc.DilatedConv2d, dc.DilatedConvTranspose2d
 T1, T2, TT = nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d
+DT1, TT1 = dc.DilatedConvTranspose1d, nn.ConvTranspose1d
 IMAGE, LINE = (2, 4, 9, 8), (2, 4, 12)
 CASES: list[Case] = [
     (D2, T2, (4, 6, 3), {}, IMAGE),
@@ -42,6 +43,10 @@ CASES: list[Case] = [
     (DT, TT, (4, 6, (3, 2)), {"stride": (3, 1), "dilation": (1, 3), "output_padding": 2}, IMAGE),
     (DT, TT, (4, 6, 3, 2, 1, 1, 2, False, 2), {}, IMAGE),
     (DT, TT, (4, 6, 3), {"stride": 2}, (4, 9, 8)),
+    (DT1, TT1, (4, 6, 3), {}, LINE),
+    (DT1, TT1, (4, 6, 8), {"stride": 4, "padding": 2, "bias": False}, LINE),
+    (DT1, TT1, (4, 6, (3,), 3, 1, 2, 2, True, 2), {}, LINE),
+    (DT1, TT1, (4, 6, 4), {"stride": (2,), "output_padding": 1}, (4, 12)),
 ]
 for _mode in ("reflect", "replicate", "circular"):
     CASES += [
@@ -203,6 +208,10 @@ def test_output_size_of_the_transposed() -> None:
     ours, theirs = build_both((DT, TT, (4, 6, 3), {"stride": 3, "padding": 1}, IMAGE))
     x = torch.randn(IMAGE)
     for size in ((25, 22), (27, 24), (2, 6, 26, 23), torch.Size((26, 23))):
+        assert_agrees(ours(x, output_size=size), theirs(x, output_size=size))
+    ours, theirs = build_both((DT1, TT1, (4, 6, 3), {"stride": 3, "padding": 1}, LINE))
+    x = torch.randn(LINE)
+    for size in ((34,), (2, 6, 36), torch.Size((35,))):
         assert_agrees(ours(x, output_size=size), theirs(x, output_size=size))
 
 

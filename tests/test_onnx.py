@@ -125,6 +125,11 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, Any]]] = {
         IMAGE,
         {"pads": [0, 0, 0, 0], "output_padding": [1, 1]},
     ),
+    "transposed, one axis": (
+        dc.DilatedConvTranspose1d(4, 6, 8, 4, 2),
+        (2, 4, 9),
+        {"pads": [2, 2], "strides": [4], "output_padding": [0]},
+    ),
     "transposed, grouped": (
         dc.DilatedConvTranspose2d(4, 6, 3, 2, (0, 2, 1, 0), groups=2, dilation=3),
         IMAGE,

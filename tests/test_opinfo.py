@@ -1,4 +1,4 @@
-"""PyTorch's own samples: what torch tests conv1d, conv2d, conv_transpose2d and their modules with.
+"""PyTorch's own samples: what torch tests four of its convolutions and their modules with.
 
 OpInfo and ModuleInfo live in torch.testing._internal; they are lists of inputs, of bad inputs and
 of the dtypes each op supports, run here against our functions and modules, none left out.
@@ -26,6 +26,7 @@ from torch.testing._internal.opinfo.core import OpInfo
 FUNCTIONS = {
     "nn.functional.conv1d": dc.functional.conv1d,
     "nn.functional.conv2d": dc.functional.conv2d,
+    "nn.functional.conv_transpose1d": dc.functional.conv_transpose1d,
     "nn.functional.conv_transpose2d": dc.functional.conv_transpose2d,
 }
 OP_INFOS = [info for info in op_db if info.name in FUNCTIONS]
@@ -47,8 +48,8 @@ differentiable = pytest.mark.parametrize(
 
 def test_torch_still_has_the_samples() -> None:
     """Were they renamed, everything below would pass by testing nothing."""
-    assert len(OP_INFOS) == 3
-    assert len(MODULE_INFOS) == 3
+    assert len(OP_INFOS) == 4
+    assert len(MODULE_INFOS) == 4
     for info in OP_INFOS:
         assert {torch.int64, torch.float16, torch.bfloat16, torch.complex128} <= set(info.dtypes)
         assert len(list(info.sample_inputs("cpu", torch.float64))) >= 10
@@ -130,6 +131,7 @@ def test_error_inputs(info: OpInfo) -> None:
 MODULES = {
     nn.Conv1d: dc.DilatedConv1d,
     nn.Conv2d: dc.DilatedConv2d,
+    nn.ConvTranspose1d: dc.DilatedConvTranspose1d,
     nn.ConvTranspose2d: dc.DilatedConvTranspose2d,
 }
 MODULE_INFOS = [info for info in module_db if info.module_cls in MODULES]

@@ -156,9 +156,8 @@ ROWS = {
     "transformers HiFi-GAN": Row(
         transformer,
         ("SpeechT5HifiGan",),
-        38,
-        frozenset({"ConvTranspose1d"}),
-        (1, 12, 8),
+        40,
+        shape=(1, 12, 8),
         config=_config(
             model_in_dim=8,
             upsample_initial_channel=32,
@@ -170,9 +169,8 @@ ROWS = {
     "transformers DAC": Row(
         transformer,
         ("DacModel",),
-        60,
-        frozenset({"ConvTranspose1d"}),
-        (1, 1, 2048),
+        64,
+        shape=(1, 1, 2048),
         config=_config(
             encoder_hidden_size=8,
             decoder_hidden_size=64,
