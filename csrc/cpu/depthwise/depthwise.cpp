@@ -13,9 +13,14 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// Whether square_tiles.h runs it, as long as all taps reach the image.
+// Whether square_tiles.h runs it.
 bool squares(const ConvProblem& p) {
-  return p.kernel[0] == 3 && p.kernel[1] == 3 && p.stride[0] == 1 && p.stride[1] == 1;
+  for (int axis = 0; axis < 2; ++axis) {
+    const int64_t positions = p.op == DILCONV_GRAD_INPUT ? p.in_size[axis] : p.out_size[axis];
+    if (p.kernel[axis] != 3 || p.stride[axis] != 1 || positions < kSquarePhase * p.dilation[axis])
+      return false;
+  }
+  return true;
 }
 
 // Whether packing rows with their margins, by phases of the stride, keeps them near their length.

@@ -102,7 +102,12 @@ struct SquareAxis {
     dilation = (span.taps[2].origin - span.taps[0].origin) / (reversed ? -2 : 2);
   }
 
-  static bool fits(const Span& span) { return span.tap_count == 3 && span.read_step == 1; }
+  // Three taps that read neighbours, and phases of at least kSquarePhase positions: tiles of fewer
+  // share too little.
+  static bool fits(const Span& span) {
+    return span.tap_count == 3 && span.read_step == 1 &&
+           span.count >= kSquarePhase * SquareAxis(span).dilation;
+  }
 
   // Positions of the phase that begins at `phase` in [part.begin, part.end).
   int64_t count(Part part, int64_t phase) const {
