@@ -91,19 +91,22 @@ class Planes {
     }
   }
 
-  // Margins of zeros around `count` elements: whole vectors, as what they reach into is written
-  // next.
+  // Margins of zeros around `count` elements. Where rows have one phase, whole vectors: what they
+  // reach into is written next.
   void pack_row(T* to, int64_t before, const S* from, int64_t count) const {
     constexpr int64_t n = kLanes<T>;
+    const int64_t after = p_.phase_length - before - count;
+    if (step_ > 1 || p_.read_strides[3] != 1 || count < n) {
+      clear(to, before);
+      gather(to + before, from, step_ * p_.read_strides[3], count);
+      clear(to + before + count, after);
+      return;
+    }
     for (int64_t m = 0; m < before; m += n) store(to + m, Vector<T>{});
     to += before;
-    if (step_ * p_.read_strides[3] == 1 && count >= n) {
-      for (int64_t m = 0; m < count - n; m += n) store(to + m, load_widened<T>(from + m));
-      store(to + count - n, load_widened<T>(from + count - n));
-    } else {
-      gather(to, from, step_ * p_.read_strides[3], count);
-    }
-    for (int64_t m = count; m < p_.phase_length - before; m += n) store(to + m, Vector<T>{});
+    for (int64_t m = 0; m < count - n; m += n) store(to + m, load_widened<T>(from + m));
+    store(to + count - n, load_widened<T>(from + count - n));
+    for (int64_t m = 0; m < after; m += n) store(to + count + m, Vector<T>{});
   }
 
   void pack_written(const S* plane) {
