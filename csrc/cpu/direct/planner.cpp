@@ -344,10 +344,11 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& p, int vector_bytes, int ele
   plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
   plan.channel_tasks = divide_up(plan.out_channels, 256);
   plan.padded_channels = round_up(plan.out_channels, lanes);
-  // Each packs the vectors of its chunks anew.
-  plan.row_tasks = std::clamp<int64_t>(plan.rows / 128, 1, kTasks);
+  // Few, as each packs the vectors of its chunks anew.
+  const int64_t row_units = std::clamp<int64_t>(plan.rows / 64, 1, kTasks);
+  plan.row_tasks = divide_up(row_units, 2);
   const int64_t sums = std::max<int64_t>(1, plan.rows * plan.padded_channels * p.groups);
-  const int64_t wanted = kTasks / (plan.row_tasks * plan.channel_tasks * p.groups);
+  const int64_t wanted = kTasks / (row_units * plan.channel_tasks * p.groups);
   const int64_t affordable =
       std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
