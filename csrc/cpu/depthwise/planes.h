@@ -29,19 +29,17 @@ class Planes {
 
   int64_t bytes() const { return bytes_; }
 
-  // conv2d or grad_input of one plane; `next` is the one after it, or null.
-  void gather_plane(int64_t n, int64_t channel, const S* read, const S* next, const S* weight,
-                    const S* bias, S* written) {
-    pack_read(read);
-    next_ = next;
-    next_end_ = next + p_.read_size[0] * p_.read_strides[2];
+  // conv2d or grad_input of one plane.
+  void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
+                    S* written) {
+    pack_read(read + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
     pack_weights(weight + channel * p_.weight_strides[0]);
     const T start = bias ? T(widen(bias[channel])) : T(0);
     S* plane = written + n * p_.written_strides[0] + channel * p_.written_strides[1];
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       for (int64_t b = 0; b < region->w.tap_count; ++b)
         offsets_[b] = packed_origin(p_, region->w, b);
-      if (p_.squares && SquareAxis::fits(region->h) && SquareAxis::fits(region->w)) {
+      if (p_.squares) {
         gather_squares(*region, plane, start);
         continue;
       }
@@ -160,15 +158,7 @@ class Planes {
     tile.written = plane + (region.h.begin + top) * p_.written_strides[2] + region.w.begin;
     tile.written_row = h.dilation * p_.written_strides[2];
     tile.written_column = 0;
-    fetch_next(R);
     run_square_tile<R, true>(tile, weights, start, region.w.count);
-  }
-
-  // Prefetches as much of the next plane as `rows` written rows take of it.
-  void fetch_next(int64_t rows) {
-    if (!next_) return;
-    const S* end = next_ + (rows + 1) * p_.read_strides[2];
-    for (; next_ < end && next_ < next_end_; next_ += 64 / sizeof(S)) __builtin_prefetch(next_);
   }
 
   void gather_row(const Region& region, int64_t i, T start) {
@@ -247,8 +237,6 @@ class Planes {
   const DepthwisePlan& p_;
   int64_t step_, pitch_, written_pitch_, bytes_;
   T* read_;
-  const S* next_ = nullptr;  // where the next plane has not been fetched yet
-  const S* next_end_ = nullptr;
   T* written_;
   T* weights_;
   int64_t* offsets_;

@@ -43,9 +43,9 @@ class Depthwise {
   void gather(const TaskPool& pool) {
     if (p_.form == DepthwiseForm::kPlanes)
       return pool.run(
-          pool, plane_runs().parts,
+          pool, p_.batch * p_.channels,
           [](void* self, int64_t index, int worker) {
-            static_cast<Depthwise*>(self)->gather_planes(index, worker);
+            static_cast<Depthwise*>(self)->gather_plane(index, worker);
           },
           this);
     pool.run(
@@ -84,24 +84,9 @@ class Depthwise {
   }
 
  private:
-  // A task takes some planes in a row, as it fetches the next one while it works on one.
-  Cut plane_runs() const {
-    constexpr int64_t kTasks = 64;
-    const int64_t planes = p_.batch * p_.channels;
-    return {planes, (planes + kTasks - 1) / kTasks};
-  }
-
-  void gather_planes(int64_t index, int worker) const {
+  void gather_plane(int64_t index, int worker) const {
     Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
-    const Cut runs = plane_runs();
-    const auto at = [&](int64_t plane) {
-      return read_ + plane / p_.channels * p_.read_strides[0] +
-             plane % p_.channels / p_.divisor * p_.read_strides[1];
-    };
-    for (int64_t plane = runs.begin(index); plane < runs.begin(index + 1); ++plane)
-      planes.gather_plane(plane / p_.channels, plane % p_.channels, at(plane),
-                          plane + 1 < runs.begin(index + 1) ? at(plane + 1) : nullptr, weight_,
-                          bias_, written_);
+    planes.gather_plane(index / p_.channels, index % p_.channels, read_, weight_, bias_, written_);
   }
 
   void weight_plane(int64_t index, int worker) const {
