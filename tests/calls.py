@@ -75,9 +75,9 @@ class Call:
         """Each kernel's reason to refuse this call, or None where it accepts."""
         return {kernel: refusal for kernel, refusal, _, _ in self.verdicts(isa)}
 
-    def selected(self) -> str:
+    def selected(self, isa: str = "") -> str:
         """The kernel that runs when none is forced."""
-        return next(kernel for kernel, *reasons, _ in self.verdicts() if not any(reasons))
+        return next(kernel for kernel, *reasons, _ in self.verdicts(isa) if not any(reasons))
 
     def verdicts(self, isa: str = "") -> list[tuple[str, str | None, str | None, int]]:
         """Each kernel's name, reason to refuse, reason to decline, and workspace in bytes."""

@@ -23,9 +23,8 @@ def test_it_needs_products_of_bfloat16(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", NATIVE)
 def test_it_is_preferred_to_widening(isa: str) -> None:
-    tensors = make_tensors(POINTWISE, torch.bfloat16)
-    with dc.options(isa=isa):
-        assert make_call("conv2d", POINTWISE, tensors).selected() == "matrix"
+    call = make_call("conv2d", POINTWISE, make_tensors(POINTWISE, torch.bfloat16))
+    assert call.selected(isa) == "matrix"
 
 
 @pytest.mark.parametrize("isa", NATIVE)

@@ -8,10 +8,11 @@
 namespace dilconv {
 namespace {
 
-const bool registered = register_device(
-    {"cpu", {kDepthwise, kWinograd, kMatrix, kDirect, kReference}, machine_instruction_sets(), [] {
-       return 0;
-     }});
+const bool registered =
+    register_device({"cpu",
+                     {kDepthwise, kGrouped, kWinograd, kMatrix, kDirect, kReference},
+                     machine_instruction_sets(),
+                     [] { return 0; }});
 
 }  // namespace
 }  // namespace dilconv

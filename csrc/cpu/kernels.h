@@ -7,6 +7,7 @@ namespace dilconv {
 
 extern const Kernel kDepthwise;
 extern const Kernel kDirect;
+extern const Kernel kGrouped;
 extern const Kernel kMatrix;
 extern const Kernel kWinograd;
 

@@ -18,6 +18,19 @@ struct LaneOffsets {
     even = used == kLanes<T> && divisor == 1;
     neighbours = divisor == 1 && multiplier * stride == 1;
   }
+
+  // Lane l is channel first + l: of a group, and within it.
+  static LaneOffsets in_groups(int64_t first, int64_t group, int64_t group_stride, int64_t stride,
+                               int64_t lanes) {
+    LaneOffsets offsets(first, 1, 1, stride, lanes);
+    if (group_stride == group * stride) return offsets;
+    for (int64_t l = 0; l < kLanes<T>; ++l) {
+      const int64_t channel = first + least(l, offsets.used - 1);
+      offsets.of[l] = channel / group * group_stride + channel % group * stride;
+    }
+    offsets.even = offsets.neighbours = false;
+    return offsets;
+  }
 };
 
 // The first of `count` pixels, `step` apart, whose whole vectors end before the last one's used

@@ -1,5 +1,5 @@
-// The row of the depthwise kernel: one input channel per group; bandwidth, not arithmetic,
-// bounds it.
+// The rows of the depthwise kernel, one input channel per group, where bandwidth and not arithmetic
+// bounds it; and of its kin for groups of a few channels.
 #include <algorithm>
 #include <cstdlib>
 
@@ -35,7 +35,8 @@ bool rows_pack_well(const ConvProblem& p) {
 struct OwnedPlan {
   OwnedPlan(const ConvProblem& p, const InstructionSet& isa) : regions(whole_regions(p)) {
     const bool reads_x = p.op != DILCONV_GRAD_INPUT;
-    const int64_t multiplier = p.out_channels / p.groups;
+    plan.group = p.in_channels / p.groups;
+    const int64_t multiplier = p.out_channels / p.in_channels;
     plan.batch = p.batch;
     plan.channels = reads_x ? p.out_channels : p.in_channels;
     plan.depth = reads_x ? 1 : multiplier;
@@ -46,9 +47,9 @@ struct OwnedPlan {
       plan.kernel[axis] = p.kernel[axis];
       plan.weight_strides[1 + axis] = p.w_strides[2 + axis];
     }
-    plan.weight_strides[0] = p.w_strides[0];
     std::copy_n(reads_x ? p.x_strides : p.y_strides, 4, plan.read_strides);
     std::copy_n(reads_x ? p.y_strides : p.x_strides, 4, plan.written_strides);
+    set_weight_strides(p);
     plan.regions = regions.data();
     plan.region_count = regions.size();
     const int64_t lanes = isa.vector_bytes / element_bytes(p);
@@ -62,6 +63,18 @@ struct OwnedPlan {
   OwnedRegions regions;
 
  private:
+  void set_weight_strides(const ConvProblem& p) {
+    const bool reads_x = p.op != DILCONV_GRAD_INPUT;
+    if (plan.group == 1) {
+      plan.weight_strides[0] = plan.lane_stride = plan.depth * p.w_strides[0];
+      plan.mix_stride = p.w_strides[0];
+      return;
+    }
+    plan.weight_strides[0] = plan.group * p.w_strides[0];
+    plan.lane_stride = p.w_strides[reads_x ? 0 : 1];
+    plan.mix_stride = p.w_strides[reads_x ? 1 : 0];
+  }
+
   void choose_form(const ConvProblem& p, int64_t lanes) {
     const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
     const bool rows_dense = plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
@@ -76,11 +89,12 @@ struct OwnedPlan {
     // 16-bit types are widened as they are loaded; but packed widened where each is loaded often,
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
-    const bool loads =
-        !widened || (quick && p.op != DILCONV_GRAD_WEIGHT && p.kernel[0] * p.kernel[1] <= 25);
+    const int64_t affordable = plan.group == 1 ? 25 : 4;  // taps; those of groups share no loads
+    const bool loads = !widened || (quick && p.op != DILCONV_GRAD_WEIGHT &&
+                                    p.kernel[0] * p.kernel[1] <= affordable);
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
-    else if (rows_dense && plan.depth == 1 && rows_pack_well(p) &&
+    else if (rows_dense && plan.depth == 1 && plan.group == 1 && rows_pack_well(p) &&
              (2 * plan.channels <= lanes || short_sums || full_rows))
       plan.form = DepthwiseForm::kPlanes;
     else
@@ -137,7 +151,7 @@ struct OwnedPlan {
     const int64_t units = plan.batch * divide_up(plan.written_size[0], plan.tile[0]) *
                           divide_up(plan.written_size[1], plan.tile[1]);
     const int64_t blocks = divide_up(plan.channels, lanes);
-    const int64_t sums = plan.kernel[0] * plan.kernel[1] * blocks * lanes;
+    const int64_t sums = plan.group * plan.kernel[0] * plan.kernel[1] * blocks * lanes;
     const int64_t wanted =
         plan.form == DepthwiseForm::kInPlace ? kTasks : divide_up(kTasks, blocks);
     plan.splits = std::max<int64_t>(1, std::min({units, wanted, kPartialSums / sums}));
@@ -166,6 +180,38 @@ const char* refuses(const ConvProblem& p, int) {
   if (p.groups < 2 || p.in_channels != p.groups || p.out_channels == 0)
     return "depthwise needs at least two groups, with one input channel each";
   return nullptr;
+}
+
+const char* refuses_groups(const ConvProblem& p, int isa) {
+  if (!is_floating(p)) return "grouped runs floating types only";
+  const int64_t group = p.in_channels / p.groups;
+  const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
+  if (p.in_channels != p.out_channels || group < 2 || 2 * group > lanes ||
+      (group & (group - 1)) != 0)
+    return "grouped needs groups of as many input as output channels: a power of two, from two to "
+           "half of what a vector holds";
+  return nullptr;
+}
+
+const char* declines_groups(const ConvProblem& p, int isa) {
+  constexpr int kShortVector = 16;
+  if (kernels_for(isa).vector_bytes <= kShortVector)
+    return "permutations of short vectors take many instructions";
+  if (p.op == DILCONV_GRAD_WEIGHT) return nullptr;
+  const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
+  const bool channels_last = p.x_strides[1] == 1 && p.y_strides[1] == 1;
+  const bool matrix = p.dtype == DILCONV_BFLOAT16 && matrix_for(p, isa);
+  if (channels_last) {
+    constexpr int64_t kLargeGroup = 8;
+    return matrix && p.in_channels / p.groups >= kLargeGroup
+               ? "native products of bfloat16 are faster"
+               : nullptr;
+  }
+  const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
+  const bool empty_lanes = 4 * p.in_channels < 3 * round_up(p.in_channels, lanes);
+  return !matrix && (one_tap || empty_lanes)
+             ? "turning pixels and channels around would cost more than it saves"
+             : nullptr;
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
@@ -198,5 +244,6 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
 }  // namespace
 
 const Kernel kDepthwise = {"depthwise", refuses, never_declines, workspace_bytes, run};
+const Kernel kGrouped = {"grouped", refuses_groups, declines_groups, workspace_bytes, run};
 
 }  // namespace dilconv

@@ -1,14 +1,16 @@
-// Depthwise grad_weight, vectors of channels.
+// Depthwise grad_weight, vectors of channels; and that of groups of a few channels.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// grad_weight of one vector of channels: adds to sums, [tap][channel].
-template <class T>
+// grad_weight of one vector of channels: adds to sums, [channel of the group that is read][tap]
+// [channel]. M channels of each group are read together; 1: those that are written.
+template <class T, int M = 1>
 struct PixelWeight {
   const DepthwisePlan& p;
   PixelView<const T> x, y;  // from the vector's first channel on
   T* sums;
-  int64_t tap_pitch;
+  int64_t tap_pitch, mix_pitch;
+  GroupLanes<T, M> lanes;
 
   // Positions [rows] x [columns] of y, in chunks: each is summed in registers.
   void run(Part rows, Part columns) const {
@@ -25,16 +27,16 @@ struct PixelWeight {
   }
 
  private:
-  static constexpr int kTaps = 8, kThree = 3;
+  static constexpr int kTaps = M == 1 ? 8 : 3, kThree = 3, kTapsOfThree = 4;
 
   void chunk(Part rows, Part columns) const {
     const Cut taps(p.kernel[1], kTaps);
     for (int64_t t = 0; t < taps.parts; ++t) {
       const int64_t b = taps.begin(t), count = taps.size(t);
       int64_t a = 0;
-      if (count <= 4)
+      if (M == 1 && count <= kTapsOfThree)
         for (; a + kThree <= p.kernel[0]; a += kThree) three_rows(a, b, count, rows, columns);
-      for (; a < p.kernel[0]; ++a) one_row(a, b, count, valid_rows(a, rows), columns);
+      for (; a < p.kernel[0]; ++a) run_taps<1, kTaps>(a, b, count, valid_rows(a, rows), columns);
     }
   }
 
@@ -54,53 +56,26 @@ struct PixelWeight {
   void three_rows(int64_t a, int64_t b, int64_t count, Part rows, Part columns) const {
     const Part first = valid_rows(a, rows), last = valid_rows(a + kThree - 1, rows);
     const int64_t begin = first.begin, end = most(begin, last.end);
+    const auto one_row = [&](int64_t row, Part part) {
+      run_taps<1, kTapsOfThree>(row, b, count, part, columns);
+    };
     if (begin == end) {
-      for (int64_t t = 0; t < kThree; ++t)
-        one_row(a + t, b, count, valid_rows(a + t, rows), columns);
+      for (int64_t t = 0; t < kThree; ++t) one_row(a + t, valid_rows(a + t, rows));
       return;
     }
-    const Part all = {begin, end};
-    switch (count) {
-      case 1:
-        taps<kThree, 1>(a, b, all, columns);
-        break;
-      case 2:
-        taps<kThree, 2>(a, b, all, columns);
-        break;
-      case 3:
-        taps<kThree, 3>(a, b, all, columns);
-        break;
-      default:
-        taps<kThree, 4>(a, b, all, columns);
-    }
+    run_taps<kThree, kTapsOfThree>(a, b, count, {begin, end}, columns);
     for (int64_t t = 0; t < kThree; ++t) {
       const Part one = valid_rows(a + t, rows);
-      one_row(a + t, b, count, {one.begin, least(begin, one.end)}, columns);
-      one_row(a + t, b, count, {most(end, one.begin), one.end}, columns);
+      one_row(a + t, {one.begin, least(begin, one.end)});
+      one_row(a + t, {most(end, one.begin), one.end});
     }
   }
 
-  void one_row(int64_t a, int64_t b, int64_t count, Part rows, Part columns) const {
-    static_assert(kTaps == 8, "the cases below");
-    if (rows.begin >= rows.end) return;
-    switch (count) {
-      case 1:
-        return taps<1, 1>(a, b, rows, columns);
-      case 2:
-        return taps<1, 2>(a, b, rows, columns);
-      case 3:
-        return taps<1, 3>(a, b, rows, columns);
-      case 4:
-        return taps<1, 4>(a, b, rows, columns);
-      case 5:
-        return taps<1, 5>(a, b, rows, columns);
-      case 6:
-        return taps<1, 6>(a, b, rows, columns);
-      case 7:
-        return taps<1, 7>(a, b, rows, columns);
-      default:
-        return taps<1, 8>(a, b, rows, columns);
-    }
+  template <int A, int B>
+  void run_taps(int64_t a, int64_t b, int64_t count, Part rows, Part columns) const {
+    if constexpr (B > 1)
+      if (count < B) return run_taps<A, B - 1>(a, b, count, rows, columns);
+    if (rows.begin < rows.end) taps<A, B>(a, b, rows, columns);
   }
 
   template <int A, int B>
@@ -114,7 +89,7 @@ struct PixelWeight {
     const int64_t dilation = p.kernel[1] > 1 ? w.taps[1].origin - w.taps[0].origin : 0;
     const int64_t row_distance =
         p.kernel[0] > 1 ? (h.taps[1].origin - h.taps[0].origin) * x.row_pitch : 0;
-    Vector<T> total[A][B] = {};
+    Vector<T> total[A][B][M] = {};
     for (int64_t i = rows.begin; i < rows.end; ++i) {
       const T* line = x.at(h.taps[a].origin + i * h.read_step, w.taps[b].origin);
       add_checked<A, B>({any.begin, full.begin}, w.taps[b].origin, dilation, line, row_distance, i,
@@ -127,7 +102,7 @@ struct PixelWeight {
         for (int r = 0; r < A; ++r)
 #pragma GCC unroll 8
           for (int t = 0; t < B; ++t)
-            total[r][t] += load(from + r * row_distance + t * dilation * x.column_pitch) * value;
+            add(load(from + r * row_distance + t * dilation * x.column_pitch), value, total[r][t]);
         from += w.read_step * x.column_pitch;
         written += y.column_pitch;
       }
@@ -137,15 +112,28 @@ struct PixelWeight {
 #pragma GCC unroll 4
     for (int r = 0; r < A; ++r)
 #pragma GCC unroll 8
-      for (int t = 0; t < B; ++t) {
-        T* sum = sums + ((a + r) * p.kernel[1] + b + t) * tap_pitch;
-        store(sum, load(sum) + total[r][t]);
-      }
+      for (int t = 0; t < B; ++t)
+#pragma GCC unroll 4
+        for (int m = 0; m < M; ++m) {
+          T* sum = sums + m * mix_pitch + ((a + r) * p.kernel[1] + b + t) * tap_pitch;
+          store(sum, load(sum) + total[r][t][m]);
+        }
+  }
+
+  __attribute__((always_inline)) void add(Vector<T> read, Vector<T> value,
+                                          Vector<T> (&total)[M]) const {
+    if constexpr (M == 1) {
+      total[0] += read * value;
+    } else {
+      read = in_register(read);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) total[m] += permute_lanes(read, lanes.picked[m]) * value;
+    }
   }
 
   template <int A, int B>
   void add_checked(Part part, int64_t origin, int64_t dilation, const T* line, int64_t row_distance,
-                   int64_t i, Vector<T> (&total)[A][B]) const {
+                   int64_t i, Vector<T> (&total)[A][B][M]) const {
     const int64_t step = p.regions[0].w.read_step;
     for (int64_t j = part.begin; j < part.end; ++j) {
       const Vector<T> value = load(y.at(i, j));
@@ -154,8 +142,8 @@ struct PixelWeight {
         if (!inside(origin + j * step + t * dilation, p.read_size[1])) continue;
 #pragma GCC unroll 4
         for (int r = 0; r < A; ++r)
-          total[r][t] +=
-              load(line + r * row_distance + (j * step + t * dilation) * x.column_pitch) * value;
+          add(load(line + r * row_distance + (j * step + t * dilation) * x.column_pitch), value,
+              total[r][t]);
       }
     }
   }

@@ -41,6 +41,30 @@ struct StripTaps {
   int64_t first, last;
 };
 
+// The taps of a strip of `count` pixels from `begin` on, `apart` written positions from each other:
+// of kernel row a, column b.
+template <class S>
+StripTaps strip_taps(const DepthwisePlan& plan, const Region& region, int64_t a, int64_t b,
+                     int64_t begin, int64_t count, int64_t apart, const PixelView<const S>& read,
+                     int64_t tap_pitch) {
+  const Tap &h = region.h.taps[a], &w = region.w.taps[b];
+  const int64_t step = apart * region.w.read_step, size = plan.read_size[1];
+  const int64_t column = w.origin + begin * region.w.read_step;
+  const int64_t first = column >= 0 ? 0 : (step - 1 - column) / step;
+  const int64_t last = column >= size ? 0 : least(count, (size - 1 - column) / step + 1);
+  return {h.origin * read.row_pitch + column * read.column_pitch,
+          (h.kernel * plan.kernel[1] + w.kernel) * tap_pitch, first, last};
+}
+
+// The kernel rows that read inside the image for row i: neighbours, as their origins are monotone.
+inline Part kernel_rows(const Span& h, int64_t i, int64_t size) {
+  const auto reads = [&](int64_t a) { return inside(h.taps[a].origin + i * h.read_step, size); };
+  Part part = {0, h.tap_count};
+  while (part.begin < part.end && !reads(part.begin)) ++part.begin;
+  while (part.begin < part.end && !reads(part.end - 1)) --part.end;
+  return part;
+}
+
 // The sums of a strip stay in registers, with kSharedTaps weights and a vector that is read.
 constexpr int kStripPixels = kMaxRows == 8 ? 14 : 8;
 constexpr int kSharedTaps = 4;
@@ -116,7 +140,8 @@ class PixelGather {
       StripTaps first = {};
       bool none_full = true;
       for (int64_t b = 0; b < taps; ++b) {
-        const StripTaps tap = strip_tap(a, reversed_ ? taps - 1 - b : b, begin, count);
+        const StripTaps tap = strip_taps(p_, region_, a, reversed_ ? taps - 1 - b : b, begin, count,
+                                         apart_, read_, tap_pitch_);
         if (tap.first >= tap.last) continue;
         if (tap.last - tap.first < count) {
           *(none_full ? heads : tails)++ = tap;
@@ -137,29 +162,6 @@ class PixelGather {
     one_kind_ = per_row_.heads + per_row_.tails == 0 && (per_row_.fours == 0 || rest_ == 0);
   }
 
-  StripTaps strip_tap(int64_t a, int64_t b, int64_t begin, int64_t count) const {
-    const Tap &h = region_.h.taps[a], &w = region_.w.taps[b];
-    const int64_t step = apart_ * region_.w.read_step, size = p_.read_size[1];
-    const int64_t column = w.origin + begin * region_.w.read_step;
-    const int64_t first = column >= 0 ? 0 : (step - 1 - column) / step;
-    const int64_t last = column >= size ? 0 : least(count, (size - 1 - column) / step + 1);
-    return {h.origin * read_.row_pitch + column * read_.column_pitch,
-            (h.kernel * p_.kernel[1] + w.kernel) * tap_pitch_, first, last};
-  }
-
-  // The kernel rows that read inside the image for row i: neighbours, as their origins are
-  // monotone.
-  Part kernel_rows(int64_t i) const {
-    const Span& h = region_.h;
-    const auto reads = [&](int64_t a) {
-      return inside(h.taps[a].origin + i * h.read_step, p_.read_size[0]);
-    };
-    Part part = {0, h.tap_count};
-    while (part.begin < part.end && !reads(part.begin)) ++part.begin;
-    while (part.begin < part.end && !reads(part.end - 1)) --part.end;
-    return part;
-  }
-
   template <int Q>
   void run_strip(int64_t count, Part rows, int64_t begin, int64_t channels) const {
     if constexpr (Q > 1)
@@ -171,7 +173,7 @@ class PixelGather {
   __attribute__((noinline)) void strip(Part rows, int64_t begin, int64_t channels) const {
     const Span &h = region_.h, &w = region_.w;
     for (int64_t i = rows.begin; i < rows.end; ++i) {
-      const Part a = kernel_rows(i);
+      const Part a = kernel_rows(h, i, p_.read_size[0]);
       const S* from = read_.at(i * h.read_step, 0);
       S* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
       const S* ahead = far_ ? next_row(i, begin) : nullptr;

@@ -15,17 +15,19 @@ enum class DepthwiseForm {
   kPlanes,   // neighbouring pixels of a row
 };
 
-// One input channel per group. For conv2d and grad_input, regions as in a GatherPlan, but never
-// cut: one per residue of the position modulo grad_input's stride. For grad_weight, the one region
-// of conv2d.
+// One input channel per group, or groups of `group` channels in and out. For conv2d and grad_input,
+// regions as in a GatherPlan, but never cut: one per residue of the position modulo grad_input's
+// stride. For grad_weight, the one region of conv2d.
 struct DepthwisePlan {
   DepthwiseForm form;
   // Channels of what is written; grad_weight: of y. Written channel c gathers, for each d < depth,
-  // read channel (c * depth + d) / divisor with the weight of channel c * depth + d.
-  int64_t batch, channels, depth, divisor;
+  // read channel (c * depth + d) / divisor; or, depth and divisor being 1, all `group` of its
+  // group.
+  int64_t batch, channels, depth, divisor, group;
   int64_t read_size[2], written_size[2], kernel[2];
   int64_t read_strides[4], written_strides[4];
-  int64_t weight_strides[3];  // channel, kernel height, kernel width
+  // Of the weights: group, kernel height and width; written and gathered channels within a group.
+  int64_t weight_strides[3], lane_stride, mix_stride;
   const Region* regions;
   int64_t region_count;
   // Written positions (grad_weight: positions of y) are worked on in tiles. A tile of blocks reads

@@ -13,6 +13,7 @@ class Depthwise {
         bias_(static_cast<const S*>(bias)),
         written_(static_cast<S*>(written)),
         taps_(plan.kernel[0] * plan.kernel[1]),
+        tables_(plan.depth * plan.group),
         padded_(round_up(plan.channels, kLanes<T>)),
         blocks_(padded_ / kLanes<T>) {
     for (int axis = 0; axis < 2; ++axis)
@@ -21,8 +22,8 @@ class Depthwise {
     if (plan.form == DepthwiseForm::kPlanes) {
       worker_bytes_ = round_up(Planes<S, T>(plan, nullptr).bytes(), 64);
     } else {
-      const int64_t sums = taps_ * padded_;
-      table_ = arena.template take<T>(weight_gradient ? plan.splits * sums : plan.depth * sums);
+      table_ =
+          arena.template take<T>((weight_gradient ? plan.splits : 1) * tables_ * taps_ * padded_);
       starts_ = arena.template take<T>(padded_);
       // What a tile of a block reads and writes.
       read_elements_ = plan.tile_reads[0] * plan.tile_reads[1] * kLanes<T>;
@@ -78,7 +79,7 @@ class Depthwise {
         },
         this);
     pool.run(
-        pool, taps_,
+        pool, tables_ * taps_,
         [](void* self, int64_t index, int) { static_cast<Depthwise*>(self)->add_splits(index); },
         this);
   }
@@ -104,19 +105,18 @@ class Depthwise {
     return {block * kLanes<T>, 1, 1, p_.written_strides[1], p_.channels - block * kLanes<T>};
   }
 
-  // table_[depth][tap][channel], and the bias.
+  // table_[read channel][tap][channel], and the bias.
   void pack_weights(int64_t block) const {
     const int64_t first = block * kLanes<T>;
-    for (int64_t d = 0; d < p_.depth; ++d) {
-      const LaneOffsets<T> lanes(first * p_.depth + d, p_.depth, 1, p_.weight_strides[0],
-                                 p_.channels - first);
-      const bool dense = p_.weight_strides[1] == p_.kernel[1] * p_.weight_strides[2];
-      const int64_t run = dense ? taps_ : p_.kernel[1];
+    const auto lanes = LaneOffsets<T>::in_groups(first, p_.group, p_.weight_strides[0],
+                                                 p_.lane_stride, p_.channels - first);
+    const bool dense = p_.weight_strides[1] == p_.kernel[1] * p_.weight_strides[2];
+    const int64_t run = dense ? taps_ : p_.kernel[1];
+    for (int64_t d = 0; d < tables_; ++d)
       for (int64_t t = 0; t < taps_; t += run)
         pack_pixels(table_ + (d * taps_ + t) * padded_ + first, padded_,
-                    weight_ + t / p_.kernel[1] * p_.weight_strides[1], lanes, p_.weight_strides[2],
-                    run);
-    }
+                    weight_ + d * p_.mix_stride + t / p_.kernel[1] * p_.weight_strides[1], lanes,
+                    p_.weight_strides[2], run);
     for (int64_t c = first; c < first + kLanes<T>; ++c)
       starts_[c] = bias_ && c < p_.channels ? T(widen(bias_[c])) : T(0);
   }
@@ -187,7 +187,11 @@ class Depthwise {
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       const Part rows = part_of(region->h, tile.h.begin, tile.h.end);
       const Part columns = part_of(region->w, tile.w.begin, tile.w.end);
-      if (Squares<E, E>::fit(*region))
+      if (p_.group > 1)
+        GroupGather<E, T>(p_, *region, read, written, weights, taps_ * padded_, padded_, starts,
+                          lists)
+            .run(rows, columns, count);
+      else if (Squares<E, E>::fit(*region))
         gather_squares(Squares<E, E>(p_, *region, read, written), rows, columns, weights, starts,
                        count);
       else
@@ -213,8 +217,9 @@ class Depthwise {
     const int64_t split = in_place ? index : index / blocks_,
                   block = in_place ? 0 : index % blocks_;
     const int64_t tiles = tiles_[0] * tiles_[1];
-    T* sums = table_ + split * taps_ * padded_ + block * kLanes<T>;
-    for (int64_t t = 0; t < taps_; ++t) clear(sums + t * padded_, in_place ? padded_ : kLanes<T>);
+    T* sums = table_ + split * tables_ * taps_ * padded_ + block * kLanes<T>;
+    for (int64_t t = 0; t < tables_ * taps_; ++t)
+      clear(sums + t * padded_, in_place ? padded_ : kLanes<T>);
     const Cut units(p_.batch * tiles, most(1, (p_.batch * tiles + p_.splits - 1) / p_.splits));
     if (split >= units.parts) return;
     for (int64_t u = units.begin(split); u < units.begin(split + 1); ++u) {
@@ -228,7 +233,7 @@ class Depthwise {
 
   void weight_in_place(int64_t n, const Box& tile, T* sums) const {
     if constexpr (kSame<S, T>) {
-      if (Squares<T, const T>::fit(p_.regions[0])) {
+      if (p_.group == 1 && Squares<T, const T>::fit(p_.regions[0])) {
         const PixelView<const T> x = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
                                       p_.read_strides[3]};
         const PixelView<const T> y = {weight_ + n * p_.written_strides[0], 0, 0,
@@ -242,9 +247,29 @@ class Depthwise {
                                       p_.read_strides[3]};
         const PixelView<const T> y = {weight_ + n * p_.written_strides[0] + c, 0, 0,
                                       p_.written_strides[2], p_.written_strides[3]};
-        PixelWeight<T>{p_, x, y, sums + at, padded_}.run(tile.h, tile.w);
+        weight_pixels(x, y, tile, sums + at);
       }
     }
+  }
+
+  // Of one vector of channels.
+  void weight_pixels(const PixelView<const T>& x, const PixelView<const T>& y, const Box& tile,
+                     T* sums) const {
+    if (p_.group == 1)
+      weight_mixed<1>(x, y, tile, sums);
+    else if (p_.group < kMixedChannels)
+      weight_mixed<2>(x, y, tile, sums);
+    else
+      weight_mixed<kMixedChannels>(x, y, tile, sums);
+  }
+
+  template <int M>
+  void weight_mixed(const PixelView<const T>& x, const PixelView<const T>& y, const Box& tile,
+                    T* sums) const {
+    const int64_t pitch = taps_ * padded_;
+    for (int64_t first = 0; first < p_.group; first += M)
+      PixelWeight<T, M>{p_, x, y, sums + first * pitch, padded_, pitch, {p_.group, first}}.run(
+          tile.h, tile.w);
   }
 
   void weight_block(int64_t n, int64_t block, const Box& tile, T* sums, int worker) const {
@@ -254,10 +279,10 @@ class Depthwise {
     const auto y = pack_box(arena.template take<T>(p_.tile[0] * p_.tile[1] * kLanes<T>),
                             weight_ + n * p_.written_strides[0], p_.written_strides,
                             written_lanes(block), tile);
-    if (Squares<T, const T>::fit(p_.regions[0]))
+    if (p_.group == 1 && Squares<T, const T>::fit(p_.regions[0]))
       weight_squares(x, y, tile, sums, kLanes<T>);
     else
-      PixelWeight<T>{p_, x, y, sums, padded_}.run(tile.h, tile.w);
+      weight_pixels(x, y, tile, sums);
   }
 
   void weight_squares(const PixelView<const T>& x, const PixelView<const T>& y, const Box& tile,
@@ -266,20 +291,21 @@ class Depthwise {
         .each(tile.h, tile.w, SquareWeightSums<T>{sums, padded_, channels});
   }
 
-  // Adds the splits' sums of a tap, in order.
-  void add_splits(int64_t tap) const {
-    S* to = written_ + tap / p_.kernel[1] * p_.weight_strides[1] +
+  // Adds the splits' sums of a read channel and a tap, in order.
+  void add_splits(int64_t row) const {
+    const int64_t tap = row % taps_;
+    S* to = written_ + row / taps_ * p_.mix_stride + tap / p_.kernel[1] * p_.weight_strides[1] +
             tap % p_.kernel[1] * p_.weight_strides[2];
     for (int64_t at = 0; at < p_.channels; at += kLanes<T>) {
       Vector<T> total = {};
       for (int64_t s = 0; s < p_.splits; ++s)
-        total += load(table_ + (s * taps_ + tap) * padded_ + at);
+        total += load(table_ + (s * tables_ * taps_ + row) * padded_ + at);
       T values[kLanes<T>];
       store(values, total);
       // The in-place form's last vector holds the last channels there are.
       const int64_t c =
           p_.form == DepthwiseForm::kInPlace ? least(at, p_.channels - kLanes<T>) : at;
-      scatter(to + at * p_.weight_strides[0], p_.weight_strides[0], values + (at - c),
+      scatter(to + at * p_.lane_stride, p_.lane_stride, values + (at - c),
               least(p_.channels, c + kLanes<T>) - at);
     }
   }
@@ -289,7 +315,7 @@ class Depthwise {
   const S* weight_;
   const S* bias_;
   S* written_;
-  int64_t taps_, padded_, blocks_;
+  int64_t taps_, tables_, padded_, blocks_;  // tables: of weights, [tap][channel]
   int64_t tiles_[2];
   T* table_ = nullptr;   // the packed weights, or partial sums
   T* starts_ = nullptr;  // the bias

@@ -6,8 +6,10 @@
 #else
 #pragma GCC target("avx2,fma")
 #endif
+#include <immintrin.h>
 
 #define DILCONV_INSTRUCTION_SET kAvx2
+#define DILCONV_AVX2
 namespace {
 constexpr int kVectorBytes = 32;
 constexpr int kMaxRows = 4;
