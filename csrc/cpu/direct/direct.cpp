@@ -30,7 +30,8 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
   const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedWeightPlan owned(problem, isa.vector_bytes, element_bytes(problem));
-    isa.direct_weight[problem.dtype].run(owned.plan, tensors.x, tensors.y, tensors.w,
+    isa.direct_weight[problem.dtype].run(owned.plan, owned.swapped ? tensors.y : tensors.x,
+                                         owned.swapped ? tensors.x : tensors.y, tensors.w,
                                          tensors.workspace, pool);
     return;
   }

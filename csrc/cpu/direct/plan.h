@@ -62,9 +62,10 @@ struct Range {
 
 struct WeightPlan {
   const dilconv_problem* problem;
-  int64_t in_channels, out_channels;  // per group
-  int64_t padded_channels;            // out_channels in whole vectors
-  int64_t rows;                       // of the product: kernel elements times in_channels
+  int64_t weight_first, weight_group_stride;  // where element 0 is, and groups' distance
+  int64_t in_channels, out_channels;          // per group
+  int64_t padded_channels;                    // out_channels in whole vectors
+  int64_t rows;                               // of the product: kernel elements times in_channels
   int64_t chunk_rows,
       chunk_columns;  // output pixels of one summation chunk: rows of (batch, height), columns
   int64_t row_chunks, column_chunks;

@@ -1,6 +1,7 @@
 #include "planner.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace dilconv {
 namespace {
@@ -213,6 +214,35 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   return {in_place, !channels};
 }
 
+// Whether grad_weight multiplies fewer vectors with x and y in each other's place: those of output
+// channels may be emptier than those of input channels. Packing a vector costs some products.
+bool gains_by_swapping(const ConvProblem& p, int64_t lanes) {
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  const int64_t taps = p.kernel[0] * p.kernel[1], packing = p.y_strides[1] == 1 ? 4 : 12;
+  const int64_t as_is =
+      (taps * in + packing) * divide_up(out, lanes) * p.out_size[0] * p.out_size[1];
+  const int64_t swapped =
+      (taps * out + packing) * divide_up(in, lanes) * p.in_size[0] * p.in_size[1];
+  return p.stride[0] == 1 && p.stride[1] == 1 && 5 * swapped <= 4 * as_is;
+}
+
+// The same sums of a grad_weight of stride 1 with x and y in each other's place: position h of x
+// meets position h - a * dilation + pad of y, as if y were read by a kernel that is mirrored.
+ConvProblem swap_operands(const ConvProblem& p) {
+  ConvProblem result = p;
+  std::swap(result.in_channels, result.out_channels);
+  std::swap(result.x_strides, result.y_strides);
+  std::swap(result.w_strides[0], result.w_strides[1]);
+  for (int axis = 0; axis < 2; ++axis) {
+    const int64_t reach = p.dilation[axis] * (p.kernel[axis] - 1);
+    std::swap(result.in_size[axis], result.out_size[axis]);
+    result.pad_before[axis] = reach - p.pad_before[axis];
+    result.pad_after[axis] = reach - p.pad_after[axis];
+    result.w_strides[2 + axis] = -p.w_strides[2 + axis];
+  }
+  return result;
+}
+
 }  // namespace
 
 std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
@@ -330,11 +360,18 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
 }
 
-OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& p, int vector_bytes, int element_bytes) {
+OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes)
+    : swapped(gains_by_swapping(problem, vector_bytes / element_bytes)),
+      problem_(swapped ? swap_operands(problem) : problem) {
   constexpr int64_t kTasks = 64;                      // enough for many cores, few enough to reduce
   constexpr int64_t kPartialSums = int64_t(1) << 20;  // elements of all partial sums together
   const int64_t lanes = vector_bytes / element_bytes;
+  const ConvProblem& p = problem_;
   plan.problem = &p;
+  plan.weight_first = 0;
+  for (int axis = 0; axis < 2 && swapped; ++axis)
+    plan.weight_first += (problem.kernel[axis] - 1) * problem.w_strides[2 + axis];
+  plan.weight_group_stride = problem.out_channels / problem.groups * problem.w_strides[0];
   plan.in_channels = p.in_channels / p.groups;
   plan.out_channels = p.out_channels / p.groups;
   plan.rows = p.kernel[0] * p.kernel[1] * plan.in_channels;

@@ -70,15 +70,16 @@ class OwnedGatherPlan {
   OwnedRegions regions_;
 };
 
-// Refers to the problem, which must outlive it.
 class OwnedWeightPlan {
  public:
   OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes);
   OwnedWeightPlan(const OwnedWeightPlan&) = delete;
 
   WeightPlan plan;
+  bool swapped;  // the plan's x is y, and its y is x
 
  private:
+  ConvProblem problem_;
   std::vector<Range> valid_[2];
 };
 

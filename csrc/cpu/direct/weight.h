@@ -361,7 +361,7 @@ class WeightGradient {
   }
 
   S* w_at(int64_t group, int64_t channel, const Row& row) const {
-    return w_ + (group * p_.out_channels + channel) * problem_.w_strides[0] +
+    return w_ + p_.weight_first + group * p_.weight_group_stride + channel * problem_.w_strides[0] +
            row.channel * problem_.w_strides[1] + row.a * problem_.w_strides[2] +
            row.b * problem_.w_strides[3];
   }

@@ -117,11 +117,10 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool dots =
       p.op != DILCONV_GRAD_WEIGHT && channels_last && 4 * written <= 16 && read == read_vectors;
   constexpr double kEfficiency = 0.85;
-  const double direct = double(count_products(p, 0) * count_products(p, 1)) * read *
-                        (dots                  ? 2 * written
-                         : channels_in_vectors ? written_vectors
-                                               : written) /
-                        kEfficiency;
+  double vectors = read * (dots ? 2 * written : channels_in_vectors ? written_vectors : written);
+  // It may swap x and y.
+  if (p.op == DILCONV_GRAD_WEIGHT) vectors = std::min(vectors, written * read_vectors);
+  const double direct = double(count_products(p, 0) * count_products(p, 1)) * vectors / kEfficiency;
   // Transformed weights that do not stay in the second-level cache are written and read back, which
   // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
   constexpr double kFilterPassing = 2000, kCacheBytes = 1048576;
