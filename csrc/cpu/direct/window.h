@@ -70,19 +70,32 @@ class Window {
            (problem_.kernel[1] - 1) * problem_.dilation[1] + 1;
   }
 
-  // Many channels fill register tiles with one tap, whose rows need no zeros.
+  // Output positions along an axis whose taps all read inside x.
+  int64_t positions_inside(const Range* valid, int axis) const {
+    Range all = {0, problem_.out_size[axis]};
+    for (int64_t k = 0; k < problem_.kernel[axis]; ++k)
+      all = {most(all.begin, valid[k].begin), least(all.end, valid[k].end)};
+    return most(0, all.end - all.begin);
+  }
+
   int64_t choose_elements() const {
+    // Many channels fill register tiles with one tap, whose rows need no zeros.
     constexpr int64_t kFewChannels = 16, kLargest = 16384;
-    bool whole = kSame<S, T>;
-    for (int64_t a = 0; a < problem_.kernel[0]; ++a)
-      whole = whole && p_.valid_h[a].begin == 0 && p_.valid_h[a].end == problem_.out_size[0];
-    for (int64_t b = 0; b < problem_.kernel[1]; ++b)
-      whole = whole && p_.valid_w[b].begin == 0 && p_.valid_w[b].end == problem_.out_size[1];
+    const double inside = double(positions_inside(p_.valid_h, 0)) *
+                          double(positions_inside(p_.valid_w, 1)) /
+                          (double(problem_.out_size[0]) * double(problem_.out_size[1]));
+    if (!kSame<S, T> || inside >= 1 || p_.in_channels > kFewChannels) return 0;
     const int64_t samples = least(p_.chunk_rows, 1 + p_.chunk_rows / problem_.out_size[0]) + 1;
     const int64_t rows = p_.chunk_rows * problem_.stride[0] + samples * rows_read(1);
     const double elements = double(p_.in_channels) * double(rows) * double(columns_read());
-    if (whole || p_.in_channels > kFewChannels || elements > kLargest) return 0;
-    return p_.in_channels * rows * columns_read();
+    if (elements > kLargest) return 0;
+    // Dense pixels are copied fast, beside the products; others take four times as long as what is
+    // packed otherwise, each row's pixels near the edges.
+    const double pixels = double(p_.chunk_rows * p_.chunk_columns);
+    const double products = double(p_.rows) * pixels * double(p_.padded_channels / kLanes<T>);
+    const double packed = double(p_.rows) * pixels * (1 - inside);
+    const bool pays = problem_.x_strides[3] == 1 ? 2 * elements < products : 4 * elements < packed;
+    return pays ? p_.in_channels * rows * columns_read() : 0;
   }
 
   const WeightPlan& p_;
