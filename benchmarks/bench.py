@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import counting
 import jobs
+import random_shapes
 import report
 import timing
 from cases import DIRECTIONS, DTYPES, LAYOUTS, Row, is_wrong
@@ -38,9 +39,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--families",
         nargs="+",
         metavar="FAMILY",
-        choices=FAMILIES,
-        default=FAMILIES,
-        help=f"of {', '.join(FAMILIES)} [all]",
+        choices=(*FAMILIES, *random_shapes.FAMILIES),
+        help=f"of {', '.join(FAMILIES)}; or {', '.join(random_shapes.FAMILIES)} [all]",
     )
     add(
         "--shapes",
@@ -49,6 +49,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="REGEX",
         help="only layers whose name contains a match",
     )
+    add("--random", type=int, metavar="N", help="N layers drawn at random instead of the list")
+    add("--seed", type=int, default=1, help="of --random [%(default)s]")
     add("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     add("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="memory formats [both]")
     add("--threads", nargs="+", type=int, metavar="N", help="[1 2, as far as there are CPUs]")
@@ -87,7 +89,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen_shapes(options: argparse.Namespace) -> list[Shape]:
-    shapes = [shape for shape in SHAPES if shape.family in options.families]
+    shapes = list(SHAPES)
+    if options.random is not None:
+        shapes = random_shapes.draw(options.random, options.seed)
+    if options.families:
+        shapes = [shape for shape in shapes if shape.family in options.families]
     shapes = [shape for shape in shapes if re.search(options.shapes, shape.name)]
     if not options.quick:
         return shapes
@@ -215,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.row_table(results, machine),
             "Geometric means of F.conv2d's time / ours (and the worst)\n"
             + report.summary_table(results),
+            "Rows slower than F.conv2d\n" + report.slower_table(results),
+            "The worst rows\n" + report.worst_table(results),
             "The machine\n" + report.machine_table(machine),
         ]
     )

@@ -20,6 +20,10 @@ import dilconv_ext as dc
 from cases import Row
 from dilconv_ext import _C
 
+# Ratios that are counted if they are lower, and how many of the lowest are listed.
+LOW_RATIOS = (0.95, 0.8)
+WORST_ROWS = 10
+
 Machine = dict[int, dict[str, Any]]
 """By the number of threads: FLOP/s by dtype, and bytes/s by the bytes that a copy moves."""
 
@@ -218,6 +222,36 @@ def summarise(results: Iterable[Result]) -> str:
     worst = min(timed, key=lambda r: r.ratio)
     mean = statistics.geometric_mean(r.ratio for r in timed)
     return f"{mean:.2f} ({worst.ratio:.2f} {worst.row.shape.name})"
+
+
+def slower_table(results: Iterable[Result]) -> str:
+    """How many rows have a ratio, and how many of those a low one, per dtype and threads."""
+    groups: dict[tuple[str, int], list[Result]] = {}
+    for r in results:
+        groups.setdefault((r.row.dtype, r.row.threads), []).append(r)
+    lines = []
+    for (dtype, threads), rows in groups.items():
+        ratios = [r.ratio for r in rows if r.ratio is not None]
+        low = {f"below {limit}": sum(ratio < limit for ratio in ratios) for limit in LOW_RATIOS}
+        counts = {"rows": len(rows), "with a ratio": len(ratios), **low}
+        lines.append({"dtype": dtype, "thr": threads, **counts})
+    return tabulate(lines, headers="keys", disable_numparse=True)
+
+
+def worst_table(results: Iterable[Result]) -> str:
+    """The rows with the lowest ratios, and what their layers are."""
+    timed = sorted((r for r in results if r.ratio is not None), key=lambda r: r.ratio)
+    lines = [
+        {
+            "ratio": _number(r.ratio, ".2f"),
+            "±": _number(r.spread, ".0%"),
+            "row": str(r.row),
+            "layer": str(r.row.shape),
+            "kernel": r.kernel,
+        }
+        for r in timed[:WORST_ROWS]
+    ]
+    return tabulate(lines, headers="keys", disable_numparse=True)
 
 
 def machine_table(machine: Machine) -> str:

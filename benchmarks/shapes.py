@@ -93,7 +93,7 @@ class Shape:
         return " ".join([*parts, *(["transposed"] if self.transposed else [])])
 
 
-def _conv(
+def conv(
     family: str,
     name: str,
     n: int,
@@ -141,71 +141,71 @@ def _depthwise(
     multiplier: int = 1,
 ) -> Shape:
     pair = (channels, channels * multiplier)
-    return _conv(family, name, n, pair, size, kernel, dilation, groups=channels)
+    return conv(family, name, n, pair, size, kernel, dilation, groups=channels)
 
 
 WIDE = [
-    _conv("wide", "wide-256-d2", 2, (256, 256), 56, 3, 2),
-    _conv("wide", "wide-512-d2", 1, (512, 512), 33, 3, 2),
-    _conv("wide", "wide-512-d4", 1, (512, 512), 33, 3, 4),
-    _conv("wide", "wide-128-d1", 2, (128, 128), 56, 3, 1),
-    _conv("wide", "wide-128-d2", 4, (128, 128), 64, 3, 2),
-    _conv("wide", "wide-256-d4", 1, (256, 256), 65, 3, 4),
-    _conv("wide", "wide-256-n8", 8, (256, 256), 28, 3, 2),
-    _conv("wide", "wide-160-odd", 2, (160, 192), (47, 41), 3, 3),
+    conv("wide", "wide-256-d2", 2, (256, 256), 56, 3, 2),
+    conv("wide", "wide-512-d2", 1, (512, 512), 33, 3, 2),
+    conv("wide", "wide-512-d4", 1, (512, 512), 33, 3, 4),
+    conv("wide", "wide-128-d1", 2, (128, 128), 56, 3, 1),
+    conv("wide", "wide-128-d2", 4, (128, 128), 64, 3, 2),
+    conv("wide", "wide-256-d4", 1, (256, 256), 65, 3, 4),
+    conv("wide", "wide-256-n8", 8, (256, 256), 28, 3, 2),
+    conv("wide", "wide-160-odd", 2, (160, 192), (47, 41), 3, 3),
 ]
 
 NARROW = [
-    _conv("narrow", "narrow-24-d16", 2, (24, 24), 128, 3, 16),
-    _conv("narrow", "narrow-1-32", 4, (1, 32), 64, 3, 2),
-    _conv("narrow", "narrow-3-20", 2, (3, 20), 160, 3, 2),
-    _conv("narrow", "narrow-20-d4", 4, (20, 20), 96, 3, 4),
-    _conv("narrow", "narrow-16-d8", 1, (16, 16), 256, 3, 8),
-    _conv("narrow", "narrow-32-48", 8, (32, 48), 64, 3, 3),
-    _conv("narrow", "narrow-64-d2", 2, (64, 64), 56, 3, 2),
-    _conv("narrow", "narrow-64-d4", 2, (64, 64), 112, 3, 4),
-    _conv("narrow", "narrow-64-1", 2, (64, 1), 96, 3, 2),
+    conv("narrow", "narrow-24-d16", 2, (24, 24), 128, 3, 16),
+    conv("narrow", "narrow-1-32", 4, (1, 32), 64, 3, 2),
+    conv("narrow", "narrow-3-20", 2, (3, 20), 160, 3, 2),
+    conv("narrow", "narrow-20-d4", 4, (20, 20), 96, 3, 4),
+    conv("narrow", "narrow-16-d8", 1, (16, 16), 256, 3, 8),
+    conv("narrow", "narrow-32-48", 8, (32, 48), 64, 3, 3),
+    conv("narrow", "narrow-64-d2", 2, (64, 64), 56, 3, 2),
+    conv("narrow", "narrow-64-d4", 2, (64, 64), 112, 3, 4),
+    conv("narrow", "narrow-64-1", 2, (64, 1), 96, 3, 2),
 ]
 
 ASPP = [
-    _conv("aspp", "aspp-320-33-r6", 1, (320, 256), 33, 3, 6),
-    _conv("aspp", "aspp-512-33-r12", 1, (512, 256), 33, 3, 12),
-    _conv("aspp", "aspp-2048-33-r18", 1, (2048, 256), 33, 3, 18),
-    _conv("aspp", "aspp-512-33-r24", 2, (512, 256), 33, 3, 24),
-    _conv("aspp", "aspp-256-65-r6", 1, (256, 256), 65, 3, 6),
-    _conv("aspp", "aspp-256-65-r12", 1, (256, 256), 65, 3, 12),
-    _conv("aspp", "aspp-320-49-r18", 1, (320, 256), 49, 3, 18),
-    _conv("aspp", "aspp-512-65-r24", 1, (512, 256), 65, 3, 24),
+    conv("aspp", "aspp-320-33-r6", 1, (320, 256), 33, 3, 6),
+    conv("aspp", "aspp-512-33-r12", 1, (512, 256), 33, 3, 12),
+    conv("aspp", "aspp-2048-33-r18", 1, (2048, 256), 33, 3, 18),
+    conv("aspp", "aspp-512-33-r24", 2, (512, 256), 33, 3, 24),
+    conv("aspp", "aspp-256-65-r6", 1, (256, 256), 65, 3, 6),
+    conv("aspp", "aspp-256-65-r12", 1, (256, 256), 65, 3, 12),
+    conv("aspp", "aspp-320-49-r18", 1, (320, 256), 49, 3, 18),
+    conv("aspp", "aspp-512-65-r24", 1, (512, 256), 65, 3, 24),
 ]
 
 AUDIO_1D = [
-    _conv("audio-1d", "wavenet-64-d512", 1, (64, 128), (16000,), 2, 512, padding="valid"),
-    _conv("audio-1d", "tcn-64-d1", 8, (64, 64), (1000,), 3, 1),
-    _conv("audio-1d", "tcn-64-d16", 8, (64, 64), (1000,), 3, 16),
-    _conv("audio-1d", "tcn-25-d64", 16, (25, 25), (1000,), 7, 64),
-    _conv("audio-1d", "vocoder-256-k7", 1, (256, 256), (2048,), 7, 3),
-    _conv("audio-1d", "vocoder-64-k11", 1, (64, 64), (8192,), 11, 5),
+    conv("audio-1d", "wavenet-64-d512", 1, (64, 128), (16000,), 2, 512, padding="valid"),
+    conv("audio-1d", "tcn-64-d1", 8, (64, 64), (1000,), 3, 1),
+    conv("audio-1d", "tcn-64-d16", 8, (64, 64), (1000,), 3, 16),
+    conv("audio-1d", "tcn-25-d64", 16, (25, 25), (1000,), 7, 64),
+    conv("audio-1d", "vocoder-256-k7", 1, (256, 256), (2048,), 7, 3),
+    conv("audio-1d", "vocoder-64-k11", 1, (64, 64), (8192,), 11, 5),
     _depthwise("audio-1d", "tasnet-512-d128", 1, 512, (3200,), 3, 128),
 ]
 
 AUDIO_2D = [
-    _conv("audio-2d", "spectrogram-32-d8", 2, (32, 32), (257, 100), 3, (1, 8)),
-    _conv("audio-2d", "spectrogram-48-5x5", 2, (48, 48), (128, 126), 5, (1, 4)),
-    _conv("audio-2d", "spectrogram-64-1x7", 2, (64, 64), (64, 200), (1, 7), (1, 2)),
-    _conv("audio-2d", "spectrogram-1-24", 4, (1, 24), (257, 100), (7, 3), (1, 2)),
+    conv("audio-2d", "spectrogram-32-d8", 2, (32, 32), (257, 100), 3, (1, 8)),
+    conv("audio-2d", "spectrogram-48-5x5", 2, (48, 48), (128, 126), 5, (1, 4)),
+    conv("audio-2d", "spectrogram-64-1x7", 2, (64, 64), (64, 200), (1, 7), (1, 2)),
+    conv("audio-2d", "spectrogram-1-24", 4, (1, 24), (257, 100), (7, 3), (1, 2)),
 ]
 
 # The layers of examples/nets.py.
 NETWORKS = [
-    _conv("networks", "classifier-1", 32, (1, 32), 28, 3, 1, padding="valid"),
-    _conv("networks", "classifier-2", 32, (32, 64), 26, 3, 2, padding="valid"),
-    _conv("networks", "classifier-3", 32, (64, 128), 22, 3, 4, padding="valid"),
-    _conv("networks", "speech-1", 16, (1, 64), (100, 40), 3, 1),
-    _conv("networks", "speech-2", 16, (64, 64), (100, 40), 3, 2),
-    _conv("networks", "speech-3", 16, (64, 64), (100, 40), 3, 3),
-    _conv("networks", "generator-1", 32, (2, 64), 14, 5, 1),
-    _conv("networks", "generator-2", 32, (64, 64), 14, 5, 2),
-    _conv("networks", "generator-3", 32, (64, 64), 14, 5, 4),
+    conv("networks", "classifier-1", 32, (1, 32), 28, 3, 1, padding="valid"),
+    conv("networks", "classifier-2", 32, (32, 64), 26, 3, 2, padding="valid"),
+    conv("networks", "classifier-3", 32, (64, 128), 22, 3, 4, padding="valid"),
+    conv("networks", "speech-1", 16, (1, 64), (100, 40), 3, 1),
+    conv("networks", "speech-2", 16, (64, 64), (100, 40), 3, 2),
+    conv("networks", "speech-3", 16, (64, 64), (100, 40), 3, 3),
+    conv("networks", "generator-1", 32, (2, 64), 14, 5, 1),
+    conv("networks", "generator-2", 32, (64, 64), 14, 5, 2),
+    conv("networks", "generator-3", 32, (64, 64), 14, 5, 4),
     Shape(
         name="generator-up",
         family="networks",
@@ -238,33 +238,33 @@ DEPTHWISE_LARGE = [
 ]
 
 GROUPED = [
-    _conv("grouped", "grouped-128-g32", 2, (128, 128), 56, 3, 2, groups=32),
-    _conv("grouped", "grouped-240-g3", 2, (240, 240), 28, 3, 2, groups=3),
-    _conv("grouped", "grouped-64-g8", 4, (64, 128), 48, 3, 4, groups=8),
+    conv("grouped", "grouped-128-g32", 2, (128, 128), 56, 3, 2, groups=32),
+    conv("grouped", "grouped-240-g3", 2, (240, 240), 28, 3, 2, groups=3),
+    conv("grouped", "grouped-64-g8", 4, (64, 128), 48, 3, 4, groups=8),
 ]
 
 POINTWISE = [
-    _conv("pointwise", "pointwise-256-64", 2, (256, 64), 56, 1),
-    _conv("pointwise", "pointwise-64-256", 4, (64, 256), 56, 1),
-    _conv("pointwise", "pointwise-24-144", 4, (24, 144), 64, 1),
-    _conv("pointwise", "pointwise-1280-256", 1, (1280, 256), 33, 1),
-    _conv("pointwise", "pointwise-256-512-s2", 2, (256, 512), 56, 1, stride=2),
-    _conv("pointwise", "pointwise-512-1d", 1, (512, 128), (3200,), 1),
+    conv("pointwise", "pointwise-256-64", 2, (256, 64), 56, 1),
+    conv("pointwise", "pointwise-64-256", 4, (64, 256), 56, 1),
+    conv("pointwise", "pointwise-24-144", 4, (24, 144), 64, 1),
+    conv("pointwise", "pointwise-1280-256", 1, (1280, 256), 33, 1),
+    conv("pointwise", "pointwise-256-512-s2", 2, (256, 512), 56, 1, stride=2),
+    conv("pointwise", "pointwise-512-1d", 1, (512, 128), (3200,), 1),
 ]
 
 STRIDED = [
-    _conv("strided", "strided-64-d1", 2, (64, 128), 112, 3, 1, stride=2),
-    _conv("strided", "strided-128-d2", 2, (128, 128), 57, 3, 2, stride=2),
-    _conv("strided", "strided-32-d3", 2, (32, 64), 128, 3, 3, stride=2),
-    _conv("strided", "strided-stem-7x7", 2, (3, 64), 160, 7, 1, stride=2),
+    conv("strided", "strided-64-d1", 2, (64, 128), 112, 3, 1, stride=2),
+    conv("strided", "strided-128-d2", 2, (128, 128), 57, 3, 2, stride=2),
+    conv("strided", "strided-32-d3", 2, (32, 64), 128, 3, 3, stride=2),
+    conv("strided", "strided-stem-7x7", 2, (3, 64), 160, 7, 1, stride=2),
 ]
 
 TINY = [
-    _conv("tiny", "tiny-1-d1", 1, (1, 1), 8, 3, 1),
-    _conv("tiny", "tiny-4-d2", 1, (4, 4), 12, 3, 2),
-    _conv("tiny", "tiny-16-d1", 1, (16, 16), 7, 3, 1),
-    _conv("tiny", "tiny-8-1x1", 1, (8, 8), 10, 1),
-    _conv("tiny", "tiny-4-1d", 1, (4, 4), (32,), 3, 2),
+    conv("tiny", "tiny-1-d1", 1, (1, 1), 8, 3, 1),
+    conv("tiny", "tiny-4-d2", 1, (4, 4), 12, 3, 2),
+    conv("tiny", "tiny-16-d1", 1, (16, 16), 7, 3, 1),
+    conv("tiny", "tiny-8-1x1", 1, (8, 8), 10, 1),
+    conv("tiny", "tiny-4-1d", 1, (4, 4), (32,), 3, 2),
     _depthwise("tiny", "tiny-16-depthwise", 1, 16, 9, 3, 2),
 ]
 
@@ -277,7 +277,7 @@ def _sweep(number: str, values: tuple[int, ...], **layer: int) -> list[Shape]:
         channels = (x["channels"], x["channels"])
         name = f"{number}-{value}"
         row = (name, x["batch"], channels, x["size"], x["kernel"], x["dilation"])
-        rows.append(_conv(f"sweep-{number}", *row, value=value))
+        rows.append(conv(f"sweep-{number}", *row, value=value))
     return rows
 
 

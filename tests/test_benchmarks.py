@@ -24,6 +24,7 @@ import counting
 import gpu_acceptance
 import jobs
 import networks
+import random_shapes
 import report
 from cases import DIRECTIONS, Row
 from shapes import SHAPES, Shape
@@ -177,6 +178,52 @@ def test_quick_run(tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == json.loads(
         (tmp_path / "results.json").read_text()
     )
+
+
+def test_layers_drawn_at_random_are_reproducible():
+    drawn = random_shapes.draw(60, 1)
+    assert random_shapes.draw(20, 1) == drawn[:20]
+    assert [shape.name for shape in drawn] == [f"random-1-{number}" for number in range(60)]
+    other = [replace(shape, name="") for shape in random_shapes.draw(60, 2)]
+    assert not set(other) & {replace(shape, name="") for shape in drawn}
+
+
+def test_layers_drawn_at_random_are_valid_and_bounded():
+    drawn = random_shapes.draw(300, 1)
+    assert {shape.family for shape in drawn} == set(random_shapes.FAMILIES)
+    for shape in drawn:
+        assert 2e6 <= counting.useful_flops(shape, "forward") <= 4e8
+        sizes = (shape.input_shape, shape.weight_shape, shape.output_shape)
+        meta = [torch.empty(size, device="meta") for size in sizes]
+        assert max(tensor.numel() for tensor in meta) <= 1 << 22
+        geometry = (None, shape.stride, shape.padding, shape.dilation, shape.groups)
+        y = (F.conv1d if shape.rank == 1 else F.conv2d)(*meta[:2], *geometry)
+        assert y.shape == shape.output_shape
+        assert (shape.family == "random-1d") == (shape.rank == 1)
+        if shape.rank == 2:
+            assert (shape.family == "random-dense") == (shape.groups == 1)
+        if shape.family == "random-depthwise":
+            assert shape.groups == shape.c_in
+
+
+def test_quick_run_of_layers_drawn_at_random(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "Worker", Here)
+    options = ["--random", "20", "--seed", "3", "--directions", "forward"]
+    quick_run(tmp_path, *options, "--layouts", "contiguous")
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    drawn = {shape.name: shape.family for shape in random_shapes.draw(20, 3)}
+    assert {row["family"] for row in rows} == set(drawn.values())
+    assert len(rows) == len(set(drawn.values()))
+    assert all(drawn[row["name"]] == row["family"] for row in rows)
+
+
+def test_slow_rows_are_counted_and_the_worst_listed():
+    row = Row(BY_NAME["tiny-4-d2"], "float32", "contiguous", 1, "forward")
+    results = [report.Result(row, ratio=ratio, spread=0.0) for ratio in (0.95, 0.94, 0.79, 2.0)]
+    results += [report.Result(row, note="F.conv2d wrong")]
+    assert report.slower_table(results).splitlines()[-1].split()[2:] == ["5", "4", "2", "1"]
+    lines = report.worst_table([*results, *results[:1] * 10]).splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["0.79", "0.94", *["0.95"] * 8]
 
 
 @pytest.mark.slow
