@@ -1,6 +1,7 @@
 """Time whole training steps: networks of torch.nn layers beside the same networks converted.
 
-With ``--compile`` both are timed under ``torch.compile`` too.
+With ``--compile`` both are timed under ``torch.compile`` too, and a second table says how much of
+each step the convolutions take, and how much all else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 import dilconv_ext as dc
@@ -28,6 +30,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from nets import TORCH, Classifier, Generator, SpeechClassifier
 
 LOSS_STEPS = 10
+PROFILED_STEPS = 10
 # Ten steps of rounding apart; the losses themselves are about one.
 MOST_DIFFERENCE = 1e-3
 
@@ -166,13 +169,28 @@ class Result:
 
 @dataclass
 class Compiled:
-    """The same under torch.compile, and what compiling gains here and there (eager / compiled)."""
+    """The same under torch.compile, and what compiling gains here and there (eager / compiled).
+
+    ``shares`` has a Share for each way to run the step, named as in ``WAYS``.
+    """
 
     ours: float
     baseline: float
     gain: float
     baseline_gain: float
     ratio: float
+    shares: dict[str, Share]
+
+
+@dataclass
+class Share:
+    """Seconds of a step in the convolutions' operators, and in all else, under the profiler."""
+
+    convolutions: float
+    rest: float
+
+
+WAYS = ("ours", "torch.nn", "ours, compiled", "torch.nn, compiled")
 
 
 def training_step(network: nn.Module, x: Tensor, target: Tensor) -> Callable[[], float]:
@@ -234,7 +252,7 @@ def measure(
         baseline[-1],
         difference,
         kept,
-        gains(times) if compile else None,
+        gains(times, [share(step) for step in steps]) if compile else None,
     )
 
 
@@ -243,8 +261,23 @@ def quotient(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     return median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def gains(times: Sequence[Sequence[float]]) -> Compiled:
-    """Of the rounds of ours, torch.nn's, ours compiled and torch.nn's compiled."""
+def share(step: Callable[[], float]) -> Share:
+    """Profile a step. What a convolution calls that is not named a convolution is in the rest."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED_STEPS):
+            step()
+    spent = Share(0.0, 0.0)
+    for event in profiler.key_averages():
+        seconds = event.self_cpu_time_total * 1e-6 / PROFILED_STEPS
+        if event.key.startswith(("aten::", "dilconv::")) and "conv" in event.key:
+            spent.convolutions += seconds
+        else:
+            spent.rest += seconds
+    return spent
+
+
+def gains(times: Sequence[Sequence[float]], shares: Sequence[Share]) -> Compiled:
+    """Of the rounds and shares of what ``WAYS`` names."""
     ours, theirs, ours_compiled, theirs_compiled = times
     return Compiled(
         median(ours_compiled),
@@ -252,6 +285,7 @@ def gains(times: Sequence[Sequence[float]]) -> Compiled:
         quotient(ours, ours_compiled),
         quotient(theirs, theirs_compiled),
         quotient(theirs_compiled, ours_compiled),
+        dict(zip(WAYS, shares, strict=True)),
     )
 
 
@@ -271,6 +305,24 @@ def table(results: Sequence[Result]) -> str:
             "left": r.kept,
         }
         for r in results
+    ]
+    return tabulate(rows, headers="keys", disable_numparse=True)
+
+
+def share_table(results: Sequence[Result]) -> str:
+    """A line per network and way to run it: milliseconds in the convolutions and in all else."""
+    rows = [
+        {
+            "network": r.network,
+            "layout": r.layout,
+            "thr": r.threads,
+            "step": way,
+            "convolutions ms": f"{share.convolutions * 1e3:.1f}",
+            "rest ms": f"{share.rest * 1e3:.1f}",
+        }
+        for r in results
+        if r.compiled
+        for way, share in r.compiled.shares.items()
     ]
     return tabulate(rows, headers="keys", disable_numparse=True)
 
@@ -306,8 +358,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     written = {"environment": report.environment(), "results": [asdict(r) for r in results]}
     (options.output / "results.json").write_text(json.dumps(written, indent=1) + "\n")
-    (options.output / "table.txt").write_text(table(results) + "\n", encoding="utf-8")
-    print(table(results))
+    tables = table(results)
+    if options.compile:
+        tables += "\n\n" + share_table(results)
+    (options.output / "table.txt").write_text(tables + "\n", encoding="utf-8")
+    print(tables)
     return 0
 
 
