@@ -186,10 +186,10 @@ const char* refuses_groups(const ConvProblem& p, int isa) {
   if (!is_floating(p)) return "grouped runs floating types only";
   const int64_t group = p.in_channels / p.groups;
   const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
-  if (p.in_channels != p.out_channels || group < 2 || 2 * group > lanes ||
-      (group & (group - 1)) != 0)
-    return "grouped needs groups of as many input as output channels: a power of two, from two to "
-           "half of what a vector holds";
+  const bool fits = group >= 2 && 2 * group <= lanes && (group & (group - 1)) == 0;
+  if (p.groups < 2 || p.in_channels != p.out_channels || !fits)
+    return "grouped needs at least two groups of as many input as output channels: a power of two, "
+           "from two to half of what a vector holds";
   return nullptr;
 }
 
