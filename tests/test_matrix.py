@@ -8,7 +8,7 @@ import torch
 import dilconv_ext as dc
 from calls import make_call
 from dilconv_ext import _C
-from problems import Problem, make_tensors
+from problems import Problem, channels_last, make_tensors
 
 NATIVE = [isa for isa in _C.isas() if isa in ("amx", "avx512_bf16")]
 OTHERS = [isa for isa in _C.isas() if isa not in NATIVE]
@@ -25,6 +25,18 @@ def test_it_needs_products_of_bfloat16(isa: str) -> None:
 def test_it_is_preferred_to_widening(isa: str) -> None:
     call = make_call("conv2d", POINTWISE, make_tensors(POINTWISE, torch.bfloat16))
     assert call.selected(isa) == "matrix"
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+def test_it_declines_where_most_products_would_be_of_zeros(isa: str) -> None:
+    first = Problem("first_layer", 1, 3, 20, (8, 64), (3, 3), padding=(1,) * 4)
+    last = Problem("last_layer", 1, 64, 1, (8, 64), (3, 3), padding=(1,) * 4)
+    for op, p in (("conv2d", first), ("conv2d", last), ("conv2d_grad_weight", last)):
+        call = make_call(op, p, make_tensors(p, torch.bfloat16))
+        assert call.selected(isa) == "direct"
+        assert call.refusals(isa)["matrix"] is None
+    forward = make_call("conv2d", first, make_tensors(first, torch.bfloat16))
+    assert forward.map(channels_last).selected(isa) == "matrix"
 
 
 @pytest.mark.parametrize("isa", NATIVE)

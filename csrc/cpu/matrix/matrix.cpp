@@ -11,6 +11,23 @@ const char* refuses(const ConvProblem& problem, int isa) {
   return matrix_for(problem, isa) ? nullptr : "the instruction set has no products of bfloat16";
 }
 
+// Pairs and vectors of few channels are mostly zeros, while direct's vectors hold pixels of long
+// contiguous rows, or input channels for grad_weight.
+const char* declines(const ConvProblem& p, int) {
+  constexpr int64_t kFewRead = 3, kLongRow = 32, kFewWeights = 2, kManyInputs = 16;
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  const bool forward = p.op == DILCONV_CONV2D, dense = p.x_strides[3] == 1 && p.y_strides[3] == 1;
+  const int64_t read = forward ? in : out, written = forward ? out : in;
+  const int64_t width = p.op == DILCONV_GRAD_INPUT ? p.in_size[1] : p.out_size[1];
+  const bool pixels = dense && ((read <= kFewRead && width >= kLongRow) ||
+                                (written <= kFewRead && width >= 2 * kLongRow));
+  const bool inputs = out <= kFewWeights && in >= kManyInputs;
+  const bool better = p.op == DILCONV_GRAD_WEIGHT ? inputs : pixels;
+  return better && p.stride[0] == 1 && p.stride[1] == 1
+             ? "with so few channels the products would be mostly of zeros"
+             : nullptr;
+}
+
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
   if (writes_nothing(problem)) return 0;
   const MatrixFunctions& matrix = *matrix_for(problem, isa);
@@ -38,6 +55,6 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
 
 }  // namespace
 
-const Kernel kMatrix = {"matrix", refuses, never_declines, workspace_bytes, run};
+const Kernel kMatrix = {"matrix", refuses, declines, workspace_bytes, run};
 
 }  // namespace dilconv
