@@ -20,7 +20,7 @@ convolution that is transposed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from ._arguments import integer
 
 Pads = tuple[int, int, int, int]
 Padding = str | int | tuple[int, ...] | list[int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 STRINGS = ("valid", "same", "same_upper", "same_lower")
 TRANSPOSED_STRINGS = ("same_upper", "same_lower")
