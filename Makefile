@@ -98,7 +98,7 @@ build/lint.stamp: build/build.stamp
 
 env: $(VENV)/env.stamp ## create .venv with torch and the build tools
 
-wheel: build ## build a source archive and a manylinux wheel for this torch and Python into dist
+wheel: env ## build a source archive and a manylinux wheel for this torch and Python into dist
 	@$(PIP) install --quiet build
 	rm -rf dist/raw
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist/raw .
