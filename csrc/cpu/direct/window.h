@@ -81,10 +81,9 @@ class Window {
   int64_t choose_elements() const {
     // Many channels fill register tiles with one tap, whose rows need no zeros.
     constexpr int64_t kFewChannels = 16, kLargest = 16384;
-    const double inside = double(positions_inside(p_.valid_h, 0)) *
-                          double(positions_inside(p_.valid_w, 1)) /
-                          (double(problem_.out_size[0]) * double(problem_.out_size[1]));
-    if (!kSame<S, T> || inside >= 1 || p_.in_channels > kFewChannels) return 0;
+    const int64_t inside = positions_inside(p_.valid_h, 0) * positions_inside(p_.valid_w, 1);
+    const int64_t outputs = problem_.out_size[0] * problem_.out_size[1];
+    if (!kSame<S, T> || inside == outputs || p_.in_channels > kFewChannels) return 0;
     const int64_t samples = least(p_.chunk_rows, 1 + p_.chunk_rows / problem_.out_size[0]) + 1;
     const int64_t rows = p_.chunk_rows * problem_.stride[0] + samples * rows_read(1);
     const double elements = double(p_.in_channels) * double(rows) * double(columns_read());
@@ -93,7 +92,7 @@ class Window {
     // packed otherwise, each row's pixels near the edges.
     const double pixels = double(p_.chunk_rows * p_.chunk_columns);
     const double products = double(p_.rows) * pixels * double(p_.padded_channels / kLanes<T>);
-    const double packed = double(p_.rows) * pixels * (1 - inside);
+    const double packed = double(p_.rows) * pixels * double(outputs - inside) / double(outputs);
     const bool pays = problem_.x_strides[3] == 1 ? 2 * elements < products : 4 * elements < packed;
     return pays ? p_.in_channels * rows * columns_read() : 0;
   }
