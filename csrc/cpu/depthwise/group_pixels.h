@@ -19,23 +19,18 @@ struct GroupLanes {
 
 // conv2d or grad_input of a region: strips of pixels.
 template <class S, class T>
-class GroupGather {
+class GroupGather : public StripGather<S, T> {
+  using Base = StripGather<S, T>;
+  using Base::p_, Base::region_, Base::starts_, Base::step_, Base::weights_, Base::written_step_;
+
  public:
   // weights: [channel of the group that is read][tap][channel], at distances mix_pitch and
   // tap_pitch. starts: what sums start from. taps: as many as the kernel has.
   GroupGather(const DepthwisePlan& plan, const Region& region, const PixelView<const S>& read,
               const PixelView<S>& written, const T* weights, int64_t mix_pitch, int64_t tap_pitch,
               const T* starts, StripTaps* taps)
-      : p_(plan),
-        region_(region),
-        read_(read),
-        written_(written),
-        weights_(weights),
-        starts_(starts),
+      : Base(plan, region, read, written, weights, tap_pitch, starts),
         mix_pitch_(mix_pitch),
-        tap_pitch_(tap_pitch),
-        step_(region.w.read_step * read.column_pitch),
-        written_step_(region.w.step * written.column_pitch),
         taps_(taps) {}
 
   // `channels` channels, whole groups and at least as many as a vector holds; the last vector may
@@ -54,7 +49,7 @@ class GroupGather {
     StripTaps* end = taps_;
     for (int64_t a = 0; a < region_.h.tap_count; ++a)
       for (int64_t b = 0; b < region_.w.tap_count; ++b) {
-        const StripTaps tap = strip_taps(p_, region_, a, b, begin, count, 1, read_, tap_pitch_);
+        const StripTaps tap = this->strip_tap(a, b, begin, count);
         if (tap.first < tap.last) *end++ = tap;
       }
     per_row_ = (end - taps_) / most(1, region_.h.tap_count);
@@ -72,14 +67,10 @@ class GroupGather {
 
   template <int Q, int M>
   __attribute__((noinline)) void strip(Part rows, int64_t begin, int64_t channels) const {
-    const Span &h = region_.h, &w = region_.w;
-    for (int64_t i = rows.begin; i < rows.end; ++i) {
-      const Part a = kernel_rows(h, i, p_.read_size[0]);
-      const S* from = read_.at(i * h.read_step, 0);
-      S* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
+    this->each_row(rows, begin, [&](int64_t, Part a, const S* from, S* to) {
       for (int64_t at = 0; at < channels; at += kLanes<T>)
         pixels<Q, M>(a, from, to, least(at, channels - kLanes<T>));
-    }
+    });
   }
 
   template <int Q, int M>
@@ -118,13 +109,7 @@ class GroupGather {
     }
   }
 
-  const DepthwisePlan& p_;
-  const Region& region_;
-  const PixelView<const S>& read_;
-  const PixelView<S>& written_;
-  const T* weights_;
-  const T* starts_;
-  int64_t mix_pitch_, tap_pitch_, step_, written_step_;
+  int64_t mix_pitch_;
   StripTaps* taps_;  // that read inside the image, row by row of the kernel
   int64_t per_row_ = 0;
 };

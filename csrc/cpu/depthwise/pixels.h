@@ -41,33 +41,75 @@ struct StripTaps {
   int64_t first, last;
 };
 
-// The taps of a strip of `count` pixels from `begin` on, `apart` written positions from each other:
-// of kernel row a, column b.
-template <class S>
-StripTaps strip_taps(const DepthwisePlan& plan, const Region& region, int64_t a, int64_t b,
-                     int64_t begin, int64_t count, int64_t apart, const PixelView<const S>& read,
-                     int64_t tap_pitch) {
-  const Tap &h = region.h.taps[a], &w = region.w.taps[b];
-  const int64_t step = apart * region.w.read_step, size = plan.read_size[1];
-  const int64_t column = w.origin + begin * region.w.read_step;
-  const int64_t first = column >= 0 ? 0 : (step - 1 - column) / step;
-  const int64_t last = column >= size ? 0 : least(count, (size - 1 - column) / step + 1);
-  return {h.origin * read.row_pitch + column * read.column_pitch,
-          (h.kernel * plan.kernel[1] + w.kernel) * tap_pitch, first, last};
-}
-
-// The kernel rows that read inside the image for row i: neighbours, as their origins are monotone.
-inline Part kernel_rows(const Span& h, int64_t i, int64_t size) {
-  const auto reads = [&](int64_t a) { return inside(h.taps[a].origin + i * h.read_step, size); };
-  Part part = {0, h.tap_count};
-  while (part.begin < part.end && !reads(part.begin)) ++part.begin;
-  while (part.begin < part.end && !reads(part.end - 1)) --part.end;
-  return part;
-}
-
 // The sums of a strip stay in registers, with kSharedTaps weights and a vector that is read.
 constexpr int kStripPixels = kMaxRows == 8 ? 14 : 8;
 constexpr int kSharedTaps = 4;
+
+// What strips of pixels of a region read and write, for conv2d or grad_input.
+template <class S, class T>
+class StripGather {
+ protected:
+  StripGather(const DepthwisePlan& plan, const Region& region, const PixelView<const S>& read,
+              const PixelView<S>& written, const T* weights, int64_t tap_pitch, const T* starts)
+      : p_(plan),
+        region_(region),
+        read_(read),
+        written_(written),
+        weights_(weights),
+        starts_(starts),
+        tap_pitch_(tap_pitch) {
+    space(1);
+  }
+
+  // Pixels of a strip are `apart` written positions from each other.
+  void space(int64_t apart) {
+    apart_ = apart;
+    step_ = apart * region_.w.read_step * read_.column_pitch;
+    written_step_ = apart * region_.w.step * written_.column_pitch;
+  }
+
+  // Of kernel row a, column b; the strip has `count` pixels from `begin` on.
+  StripTaps strip_tap(int64_t a, int64_t b, int64_t begin, int64_t count) const {
+    const Tap &h = region_.h.taps[a], &w = region_.w.taps[b];
+    const int64_t step = apart_ * region_.w.read_step, size = p_.read_size[1];
+    const int64_t column = w.origin + begin * region_.w.read_step;
+    const int64_t first = column >= 0 ? 0 : (step - 1 - column) / step;
+    const int64_t last = column >= size ? 0 : least(count, (size - 1 - column) / step + 1);
+    return {h.origin * read_.row_pitch + column * read_.column_pitch,
+            (h.kernel * p_.kernel[1] + w.kernel) * tap_pitch_, first, last};
+  }
+
+  // Calls use(i, kernel rows, from, to) for rows i of the strip that begins at `begin`: with the
+  // kernel rows that read inside the image, where the row's taps count from, and the first pixel.
+  template <class Use>
+  __attribute__((always_inline)) void each_row(Part rows, int64_t begin, const Use& use) const {
+    const Span &h = region_.h, &w = region_.w;
+    for (int64_t i = rows.begin; i < rows.end; ++i)
+      use(i, kernel_rows(i), read_.at(i * h.read_step, 0),
+          written_.at(h.begin + i * h.step, w.begin + begin * w.step));
+  }
+
+  const DepthwisePlan& p_;
+  const Region& region_;
+  const PixelView<const S>& read_;
+  const PixelView<S>& written_;
+  const T* weights_;
+  const T* starts_;
+  int64_t tap_pitch_, apart_, step_, written_step_;
+
+ private:
+  // Neighbours, as their origins are monotone.
+  Part kernel_rows(int64_t i) const {
+    const Span& h = region_.h;
+    const auto reads = [&](int64_t a) {
+      return inside(h.taps[a].origin + i * h.read_step, p_.read_size[0]);
+    };
+    Part part = {0, h.tap_count};
+    while (part.begin < part.end && !reads(part.begin)) ++part.begin;
+    while (part.begin < part.end && !reads(part.end - 1)) --part.end;
+    return part;
+  }
+};
 
 // conv2d or grad_input of a region.
 //
@@ -77,20 +119,18 @@ constexpr int kSharedTaps = 4;
 // is the order of the sums: those that read inside for every pixel, by fours and the rest of the
 // row, and before and after them those that do so for some pixels only.
 template <class S, class T>
-class PixelGather {
+class PixelGather : public StripGather<S, T> {
+  using Base = StripGather<S, T>;
+  using Base::apart_, Base::p_, Base::read_, Base::region_, Base::starts_, Base::step_;
+  using Base::tap_pitch_, Base::weights_, Base::written_, Base::written_step_;
+
  public:
   // weights: [tap][channel]. starts: what sums start from; null: from what is written. far: the
   // views are not in the cache. lists: 4 * kernel taps.
   PixelGather(const DepthwisePlan& plan, const Region& region, const PixelView<const S>& read,
               const PixelView<S>& written, const T* weights, int64_t tap_pitch, const T* starts,
               bool far, StripTaps* lists)
-      : p_(plan),
-        region_(region),
-        read_(read),
-        written_(written),
-        weights_(weights),
-        starts_(starts),
-        tap_pitch_(tap_pitch),
+      : Base(plan, region, read, written, weights, tap_pitch, starts),
         far_(far),
         fours_(lists),
         rests_(fours_ + plan.kernel[0] * plan.kernel[1]),
@@ -105,11 +145,9 @@ class PixelGather {
       const bool worthwhile =
           apart == 1 || (apart <= 8 && w.tap_count >= 7 && apart * kStripPixels <= 2 * w.count);
       sharing_ = distance % w.read_step == 0 && worthwhile;
-      if (sharing_) apart_ = apart;
+      if (sharing_) this->space(apart);
       weight_step_ = (w.taps[1].kernel - w.taps[0].kernel) * tap_pitch * (reversed_ ? -1 : 1);
     }
-    step_ = apart_ * w.read_step * read.column_pitch;
-    written_step_ = apart_ * w.step * written.column_pitch;
   }
 
   // `channels` channels, at least as many as a vector holds; the last vector may overlap the one
@@ -140,8 +178,7 @@ class PixelGather {
       StripTaps first = {};
       bool none_full = true;
       for (int64_t b = 0; b < taps; ++b) {
-        const StripTaps tap = strip_taps(p_, region_, a, reversed_ ? taps - 1 - b : b, begin, count,
-                                         apart_, read_, tap_pitch_);
+        const StripTaps tap = this->strip_tap(a, reversed_ ? taps - 1 - b : b, begin, count);
         if (tap.first >= tap.last) continue;
         if (tap.last - tap.first < count) {
           *(none_full ? heads : tails)++ = tap;
@@ -171,13 +208,9 @@ class PixelGather {
 
   template <int Q>
   __attribute__((noinline)) void strip(Part rows, int64_t begin, int64_t channels) const {
-    const Span &h = region_.h, &w = region_.w;
-    for (int64_t i = rows.begin; i < rows.end; ++i) {
-      const Part a = kernel_rows(h, i, p_.read_size[0]);
-      const S* from = read_.at(i * h.read_step, 0);
-      S* to = written_.at(h.begin + i * h.step, w.begin + begin * w.step);
+    this->each_row(rows, begin, [&](int64_t i, Part a, const S* from, S* to) {
       const S* ahead = far_ ? next_row(i, begin) : nullptr;
-      const S* next = far_ && i + 1 < rows.end ? to + h.step * written_.row_pitch : nullptr;
+      const S* next = far_ && i + 1 < rows.end ? to + region_.h.step * written_.row_pitch : nullptr;
       for (int64_t at = 0; at < channels; at += kLanes<T>) {
         const int64_t c = least(at, channels - kLanes<T>);
         if (ahead)
@@ -188,7 +221,7 @@ class PixelGather {
           for (int q = 0; q < Q; ++q) __builtin_prefetch(next + c + q * written_step_, 1);
         pixels<Q>(a, from, to, c);
       }
-    }
+    });
   }
 
   // What row i + 1 reads for the first time.
@@ -267,16 +300,8 @@ class PixelGather {
     }
   }
 
-  const DepthwisePlan& p_;
-  const Region& region_;
-  const PixelView<const S>& read_;
-  const PixelView<S>& written_;
-  const T* weights_;
-  const T* starts_;
-  int64_t tap_pitch_, step_, written_step_;
   int64_t weight_step_ = 0;
-  int64_t apart_ = 1;  // written pixels of a strip
-  bool far_;           // the tensors are not in the cache: fetch a row ahead
+  bool far_;  // the tensors are not in the cache: fetch a row ahead
   bool sharing_ = false, reversed_ = false;
   StripTaps* fours_;
   StripTaps* rests_;
