@@ -84,8 +84,15 @@ struct OwnedPlan {
                             plan.written_size[1] >= 8 * lanes;
     // Tiles of sums take whole vectors of a row.
     plan.squares = p.op != DILCONV_GRAD_WEIGHT && squares(p) && plan.written_size[1] >= lanes;
-    const bool full_rows =
-        plan.squares && 8 * plan.written_size[1] >= 7 * round_up(plan.written_size[1], lanes);
+    const int64_t width = plan.written_size[1], filled = round_up(width, lanes);
+    const bool full_rows = plan.squares && 8 * width >= 7 * filled;
+    // Of the weight's gradient neither tensor is turned then. float32 and float64 are turned fast,
+    // which loses only where tiles of long rows do not stay in the cache.
+    constexpr int64_t kLongRow = 96;
+    const int64_t taps = p.kernel[0] * p.kernel[1];
+    const bool full_weight_rows =
+        p.op == DILCONV_GRAD_WEIGHT && p.stride[1] == 1 && p.kernel[0] > 1 && width >= lanes &&
+        (taps + 14) * width >= (taps + 4) * filled && (widened || width >= kLongRow);
     // 16-bit types are widened as they are loaded; but packed widened where each is loaded often,
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
@@ -95,7 +102,7 @@ struct OwnedPlan {
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
     else if (rows_dense && plan.depth == 1 && plan.group == 1 && rows_pack_well(p) &&
-             (2 * plan.channels <= lanes || short_sums || full_rows))
+             (2 * plan.channels <= lanes || short_sums || full_rows || full_weight_rows))
       plan.form = DepthwiseForm::kPlanes;
     else
       plan.form = DepthwiseForm::kBlocks;

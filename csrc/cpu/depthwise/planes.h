@@ -15,14 +15,18 @@ inline int64_t packed_origin(const DepthwisePlan& p, const Span& span, int64_t b
 template <class S, class T>
 class Planes {
  public:
-  Planes(const DepthwisePlan& plan, void* scratch) : p_(plan), step_(plan.regions[0].w.read_step) {
+  Planes(const DepthwisePlan& plan, void* scratch, bool weight_gradient)
+      : p_(plan), step_(plan.regions[0].w.read_step) {
     Arena arena(scratch);
     pitch_ = step_ * plan.phase_length;
     written_pitch_ = round_up(plan.written_size[1], kLanes<T>);
     const int64_t taps = plan.kernel[0] * plan.kernel[1];
     read_ = arena.take<T>(plan.read_size[0] * pitch_ + kLanes<T>);
     written_ = arena.take<T>(plan.written_size[0] * written_pitch_);
-    weights_ = arena.take<T>(taps);
+    if (weight_gradient)
+      sums_ = arena.take<T>(round_up(taps, kLanes<T>) * kLanes<T>);
+    else
+      weights_ = arena.take<T>(taps);
     offsets_ = arena.take<int64_t>(plan.kernel[1]);
     bytes_ = arena.used();
   }
@@ -32,10 +36,12 @@ class Planes {
   // conv2d or grad_input of one plane.
   void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
                     S* written) {
-    pack_read(read + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
+    const bool last = channel + 1 == p_.channels;
+    pack_read(read_plane(read, n, channel),
+              read_plane(read, least(n + last, p_.batch - 1), last ? 0 : channel + 1));
     pack_weights(weight + channel * p_.weight_strides[0]);
     const T start = bias ? T(widen(bias[channel])) : T(0);
-    S* plane = written + n * p_.written_strides[0] + channel * p_.written_strides[1];
+    S* plane = written_plane(written, n, channel);
     for (const Region* region = p_.regions; region < p_.regions + p_.region_count; ++region) {
       for (int64_t b = 0; b < region->w.tap_count; ++b)
         offsets_[b] = packed_origin(p_, region->w, b);
@@ -55,26 +61,48 @@ class Planes {
   // grad_weight of one channel: sums over the batch, in order.
   void weight_channel(int64_t channel, const S* x, const S* y, S* w) {
     const int64_t taps = p_.kernel[0] * p_.kernel[1];
-    clear(weights_, taps);
+    clear(sums_, round_up(taps, kLanes<T>) * kLanes<T>);
     for (int64_t b = 0; b < p_.kernel[1]; ++b) offsets_[b] = packed_origin(p_, p_.regions[0].w, b);
+    const PlaneWeight<T> products(p_, read_, pitch_, written_, written_pitch_, offsets_, sums_);
     for (int64_t n = 0; n < p_.batch; ++n) {
-      pack_read(x + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1]);
-      pack_written(y + n * p_.written_strides[0] + channel * p_.written_strides[1]);
-      for (int64_t a = 0; a < p_.kernel[0]; ++a) {
-        int64_t b = 0;
-        for (; b + 8 <= p_.kernel[1]; b += 8) add_taps<8>(a, b);
-        for (; b + 3 <= p_.kernel[1]; b += 3) add_taps<3>(a, b);
-        for (; b < p_.kernel[1]; ++b) add_taps<1>(a, b);
-      }
+      const bool last = n + 1 == p_.batch;
+      const int64_t next = last ? 0 : n + 1, next_channel = least(channel + last, p_.channels - 1);
+      pack_read(read_plane(x, n, channel), read_plane(x, next, next_channel));
+      pack_written(written_plane(y, n, channel), written_plane(y, next, next_channel));
+      products.run();
     }
-    for (int64_t tap = 0; tap < taps; ++tap)
-      narrow(weights_[tap],
-             w[channel * p_.weight_strides[0] + tap / p_.kernel[1] * p_.weight_strides[1] +
-               tap % p_.kernel[1] * p_.weight_strides[2]]);
+    T* to_add = sums_;
+    for (int64_t first = 0; first < taps; first += kLanes<T>, to_add += kLanes<T> * kLanes<T>) {
+      T turned[kLanes<T> * kLanes<T>], totals[kLanes<T>];
+      transpose_square(turned, kLanes<T>, to_add, kLanes<T>);
+      Vector<T> total = load(turned);
+      for (int lane = 1; lane < kLanes<T>; ++lane) total += load(turned + lane * kLanes<T>);
+      store(totals, total);
+      for (int64_t tap = first; tap < least(taps, first + kLanes<T>); ++tap)
+        narrow(totals[tap - first],
+               w[channel * p_.weight_strides[0] + tap / p_.kernel[1] * p_.weight_strides[1] +
+                 tap % p_.kernel[1] * p_.weight_strides[2]]);
+    }
   }
 
  private:
-  void pack_read(const S* plane) {
+  const S* read_plane(const S* read, int64_t n, int64_t channel) const {
+    return read + n * p_.read_strides[0] + channel / p_.divisor * p_.read_strides[1];
+  }
+
+  template <class E>
+  E* written_plane(E* written, int64_t n, int64_t channel) const {
+    return written + n * p_.written_strides[0] + channel * p_.written_strides[1];
+  }
+
+  // Of a plane that is packed next, while this one is.
+  static void fetch_row(const S* row, int64_t count) {
+    constexpr int64_t kLine = 64 / int64_t(sizeof(S));
+    for (int64_t m = 0; m < count; m += kLine) __builtin_prefetch(row + m);
+  }
+
+  void pack_read(const S* plane, const S* next) {
+    const int64_t ahead = next - plane;
     const int64_t width = p_.read_size[1];
     for (int64_t phase = 0; phase < step_; ++phase) {
       // Elements m of this phase that lie inside the row, and inside the packed length.
@@ -84,8 +112,10 @@ class Planes {
       const int64_t before = least(begin - p_.first, p_.phase_length);
       const S* from = plane + (phase + begin * step_) * p_.read_strides[3];
       T* to = read_ + phase * p_.phase_length;
-      for (int64_t i = 0; i < p_.read_size[0]; ++i, to += pitch_, from += p_.read_strides[2])
+      for (int64_t i = 0; i < p_.read_size[0]; ++i, to += pitch_, from += p_.read_strides[2]) {
         pack_row(to, before, from, end - begin);
+        if (phase == 0) fetch_row(from + ahead, (end - begin) * step_);
+      }
     }
   }
 
@@ -107,12 +137,14 @@ class Planes {
     for (int64_t m = 0; m < after; m += n) store(to + count + m, Vector<T>{});
   }
 
-  void pack_written(const S* plane) {
+  // Whole vectors, with zeros at the end of each row.
+  void pack_written(const S* plane, const S* next) {
     const int64_t width = p_.written_size[1];
-    for (int64_t i = 0; i < p_.written_size[0]; ++i) {
+    for (int64_t i = 0; width > 0 && i < p_.written_size[0]; ++i) {
       T* to = written_ + i * written_pitch_;
+      store(to + written_pitch_ - kLanes<T>, Vector<T>{});
       gather(to, plane + i * p_.written_strides[2], p_.written_strides[3], width);
-      clear(to + width, written_pitch_ - width);
+      fetch_row(next + i * p_.written_strides[2], width);
     }
   }
 
@@ -193,51 +225,11 @@ class Planes {
     for (int v = 0; v < V; ++v) store(written_ + j + v * kLanes<T>, total[v]);
   }
 
-  // Adds the packed planes' products for taps (a, b ... b + B) to weights_.
-  template <int B>
-  void add_taps(int64_t a, int64_t b) {
-    constexpr int64_t kLongest = 256;  // vectors summed in one chain
-    const Region& region = p_.regions[0];
-    const int64_t vectors = written_pitch_ / kLanes<T>;
-    T* sums = weights_ + a * p_.kernel[1] + b;
-    Vector<T> total[B];
-#pragma GCC unroll 8
-    for (int t = 0; t < B; ++t) total[t] = Vector<T>{};
-    int64_t chain = 0;
-    for (int64_t i = 0; i < region.h.count; ++i) {
-      const int64_t row = region.h.taps[a].origin + i * region.h.read_step;
-      if (row < 0 || row >= p_.read_size[0]) continue;
-      const T* from = read_ + row * pitch_;
-      const T* written = written_ + i * written_pitch_;
-      for (int64_t v = 0; v < vectors; ++v) {
-        const Vector<T> value = load(written + v * kLanes<T>);
-#pragma GCC unroll 8
-        for (int t = 0; t < B; ++t)
-          total[t] += load(from + offsets_[b + t] + v * kLanes<T>) * value;
-        if (++chain == kLongest) {
-          flush<B>(total, sums);
-          chain = 0;
-        }
-      }
-    }
-    flush<B>(total, sums);
-  }
-
-  template <int B>
-  static void flush(Vector<T> (&total)[B], T* sums) {
-#pragma GCC unroll 8
-    for (int t = 0; t < B; ++t) {
-      T sum = 0;
-      for (int lane = 0; lane < kLanes<T>; ++lane) sum += total[t][lane];
-      sums[t] += sum;
-      total[t] = Vector<T>{};
-    }
-  }
-
   const DepthwisePlan& p_;
   int64_t step_, pitch_, written_pitch_, bytes_;
   T* read_;
   T* written_;
-  T* weights_;
+  T* weights_ = nullptr;
+  T* sums_ = nullptr;  // a vector for each tap
   int64_t* offsets_;
 };

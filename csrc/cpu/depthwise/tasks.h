@@ -20,7 +20,7 @@ class Depthwise {
       tiles_[axis] = (plan.written_size[axis] + plan.tile[axis] - 1) / plan.tile[axis];
     Arena arena(workspace);
     if (plan.form == DepthwiseForm::kPlanes) {
-      worker_bytes_ = round_up(Planes<S, T>(plan, nullptr).bytes(), 64);
+      worker_bytes_ = round_up(Planes<S, T>(plan, nullptr, weight_gradient).bytes(), 64);
     } else {
       table_ =
           arena.template take<T>((weight_gradient ? plan.splits : 1) * tables_ * taps_ * padded_);
@@ -86,12 +86,12 @@ class Depthwise {
 
  private:
   void gather_plane(int64_t index, int worker) const {
-    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
+    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_, false);
     planes.gather_plane(index / p_.channels, index % p_.channels, read_, weight_, bias_, written_);
   }
 
   void weight_plane(int64_t index, int worker) const {
-    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_);
+    Planes<S, T> planes(p_, scratch_ + worker * worker_bytes_, true);
     planes.weight_channel(index, read_, weight_, written_);
   }
 
