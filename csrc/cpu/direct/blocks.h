@@ -34,6 +34,14 @@ struct GatherOperands {
   int64_t unit;   // written channels in a unit
   Cut blocks;     // written channels of a group, in units, cut into register tiles
   T* packed;
+  bool overlaps;  // the last vector holds the last channels that there are, though others do, too
+
+  // Of a block of vectors of channels: the place of its last one.
+  int64_t last_vector(int64_t block) const {
+    const int64_t whole = channels(block, block + 1) - unit;
+    return overlaps && block + 1 == blocks.parts ? plan.written_channels - channels(0, block) - unit
+                                                 : whole;
+  }
 
   T* packed_block(int64_t group, int64_t block) const {
     return packed + (group * blocks.total + blocks.begin(block)) * unit * depth;

@@ -42,7 +42,9 @@ class ChannelVectors : public PixelRows<S, T> {
     // Blocks whose vectors hold nothing but channels are summed up where they are written.
     int64_t direct = blocks.begin;
     if (kSame<S, T> && p_.written_strides[1] == 1)
-      while (direct < blocks.end && o_.channels(blocks.begin, direct + 1) <= written) ++direct;
+      while (direct < blocks.end &&
+             (o_.overlaps || o_.channels(blocks.begin, direct + 1) <= written))
+        ++direct;
     const int64_t done = o_.channels(blocks.begin, direct);
     for (int64_t q = 0; direct < blocks.end && q < block.end - block.begin; ++q)
       scratch.summed[q] = scratch.sums + q * (channels - done);
@@ -74,6 +76,7 @@ class ChannelVectors : public PixelRows<S, T> {
     for (int64_t b = blocks.begin; b < blocks.end; ++b) {
       const int64_t vectors = o_.blocks.size(b), width = vectors * kLanes<T>;
       const T* weights = o_.packed_block(group, b);
+      const int64_t last = o_.last_vector(b);
       Steps<T> steps[kPanelDepth];
       for (int s = 0; s < panel.count; ++s)
         steps[s] = {weights + panel.ranges[s].begin * width, panel.ranges[s].depth};
@@ -81,7 +84,7 @@ class ChannelVectors : public PixelRows<S, T> {
         const int64_t q = tiles.begin(t);
         row_tile<T>(int(tiles.size(t)), int(vectors))(
             scratch.rows + q, scratch.in_place[t] ? panel.offsets : panel.steps, steps, panel.count,
-            to + q, channel, panel.add, bias);
+            to + q, channel, last, panel.add, bias);
       }
       channel += width;
       if (bias) bias += width;
@@ -92,9 +95,9 @@ class ChannelVectors : public PixelRows<S, T> {
              const Scratch& scratch) const {
     const int64_t step = block.region->w.step * p_.written_strides[3];
     for (int64_t r = 0; r < scratch.run_count; ++r) {
-      const PixelRun& run = scratch.runs[r];
+      const typename Base::Run& run = scratch.runs[r];
       const T* sums = scratch.sums + run.begin * pitch;
-      S* to = scratch.pixels[run.begin].written + channel * p_.written_strides[1];
+      S* to = run.written + channel * p_.written_strides[1];
       if constexpr (kSame<S, T>) {
         // What is not summed up in place is less than one block, of at most three vectors.
         if (p_.written_strides[1] == 1) {

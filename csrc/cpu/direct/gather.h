@@ -25,7 +25,10 @@ class Gather {
            plan.kernel[0] * plan.kernel[1] * plan.read_channels,
            unit,
            Cut((plan.written_channels + unit - 1) / unit, tile_units),
-           nullptr},
+           nullptr,
+           kSame<S, T> && plan.vectors == VectorsHold::kWrittenChannels &&
+               plan.written_strides[1] == 1 && plan.written_channels > unit &&
+               plan.written_channels % unit != 0},
         parts_(o_.blocks.parts, choose_blocks_per_part(workers)) {
     Arena arena(workspace);
     o_.packed = arena.take<T>(plan.groups * o_.blocks.total * unit * o_.depth);

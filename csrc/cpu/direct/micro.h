@@ -134,10 +134,11 @@ struct Steps {
 };
 
 // The same for rows that lie anywhere, all in the same pattern: value (row, step) is at
-// rows[row][offsets[step]]. Row r's sums go to to[r] + at, and bias is added if there is one.
+// rows[row][offsets[step]]. Row r's sums go to to[r] + at, those of the last vector to to[r] + at +
+// last, which may overlap the one before. bias lies likewise and is added if there is one.
 template <class T, int R, int V>
 void multiply_rows(const T* const* rows, const int64_t* offsets, const Steps<T>* steps, int count,
-                   T* const* to, int64_t at, bool add, const T* bias) {
+                   T* const* to, int64_t at, int64_t last, bool add, const T* bias) {
   const T* row[R];
   Vector<T> total[R][V];
 #pragma GCC unroll 8
@@ -162,21 +163,27 @@ void multiply_rows(const T* const* rows, const int64_t* offsets, const Steps<T>*
       vectors += V * kLanes<T>;
     }
   }
+  // All of a row's sums are read before one is written.
 #pragma GCC unroll 3
   for (int v = 0; v < V; ++v) {
-    const Vector<T> constant = bias ? load(bias + v * kLanes<T>) : Vector<T>{};
+    const int64_t place = v + 1 < V ? v * kLanes<T> : last;
+    const Vector<T> constant = bias ? load(bias + place) : Vector<T>{};
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      T* sum = to[r] + at + v * kLanes<T>;
-      if (add) total[r][v] = load(sum) + total[r][v];
-      store(sum, bias ? total[r][v] + constant : total[r][v]);
+      if (add) total[r][v] = load(to[r] + at + place) + total[r][v];
+      if (bias) total[r][v] += constant;
     }
   }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) store(to[r] + at + (v + 1 < V ? v * kLanes<T> : last), total[r][v]);
 }
 
 template <class T>
 using MultiplyRows = void (*)(const T* const* rows, const int64_t* offsets, const Steps<T>* steps,
-                              int count, T* const* to, int64_t at, bool add, const T* bias);
+                              int count, T* const* to, int64_t at, int64_t last, bool add,
+                              const T* bias);
 
 template <class T, int R = kMaxRows>
 MultiplyRows<T> row_tile(int rows, int vectors) {

@@ -10,6 +10,8 @@ class WeightPacker {
         taps_(p_.kernel[0] * p_.kernel[1]),
         width_(operands.channels(block, block + 1)),
         valid_(least(width_, p_.written_channels - operands.channels(0, block))),
+        last_(width_ - operands.unit),
+        overlap_(operands.unit > 1 ? last_ - operands.last_vector(block) : 0),
         from_(operands.weight + group * p_.weight_group_stride +
               operands.channels(0, block) * p_.weight_strides[0]),
         to_(operands.packed_block(group, block)) {}
@@ -37,6 +39,12 @@ class WeightPacker {
     for (int64_t c = c0; c < c1; ++c)
       for (int64_t tap = tap0; tap < tap1; ++tap) {
         T* to = to_ + (tap * p_.read_channels + c) * width_;
+        if (overlap_ > 0) {
+          gather(to, element(tap, c), p_.weight_strides[0], last_);
+          gather(to + last_, element(tap, c) + (last_ - overlap_) * p_.weight_strides[0],
+                 p_.weight_strides[0], width_ - last_);
+          continue;
+        }
         gather(to, element(tap, c), p_.weight_strides[0], valid_);
         clear(to + valid_, width_ - valid_);
       }
@@ -48,11 +56,12 @@ class WeightPacker {
     constexpr int64_t lanes = kLanes<T>;
     const int64_t count = p_.read_channels * taps;
     for (int64_t channel = 0; channel < width_; channel += lanes) {
-      const int64_t rows = most(0, least(lanes, valid_ - channel));
+      const int64_t place = channel == last_ ? channel - overlap_ : channel;
+      const int64_t rows = most(0, least(lanes, valid_ - place));
       int64_t c = 0, tap = 0;
       for (int64_t k = 0; k < count; k += lanes) {
         T square[lanes * lanes], transposed[lanes * lanes];
-        const S* from = element(first, 0) + channel * p_.weight_strides[0] + k;
+        const S* from = element(first, 0) + place * p_.weight_strides[0] + k;
         for (int64_t r = 0; r < rows; ++r)
           gather(square + r * lanes, from + r * p_.weight_strides[0], 1, least(lanes, count - k));
         clear(square + rows * lanes, (lanes - rows) * lanes);
@@ -68,6 +77,7 @@ class WeightPacker {
 
   const GatherPlan& p_;
   int64_t taps_, width_, valid_;  // written channels: of the block, and those that there are
+  int64_t last_, overlap_;        // the last vector's place, and how far before it its channels are
   const S* from_;
   T* to_;
 };

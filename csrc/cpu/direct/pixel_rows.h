@@ -3,33 +3,28 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// Written pixels of a block that follow each other in a row of the region.
-struct PixelRun {
-  int64_t begin, count;
-};
-
 template <class S, class T>
 class PixelRows {
  public:
-  struct Pixel {
+  // Written pixels of a block that follow each other in a row of the region, from `begin` on.
+  struct Run {
+    int64_t begin, count;
     const S* sample;
-    int64_t h, w;  // what a tap with origin 0 reads
-    S* written;    // the first channel
-    const S* all;  // what the first tap reads, if every tap reads inside the image; else null
+    int64_t h, w;       // what a tap with origin 0 reads for the first of them
+    int64_t low, high;  // columns from which every tap reads inside the image
+    S* written;         // the first one's first channel
   };
 
   struct RowScratch {
     RowScratch(Arena& arena, int64_t block, int64_t pitch) {
       panel = arena.take<T>(block * pitch);
-      pixels = arena.take<Pixel>(block);
-      runs = arena.take<PixelRun>(block);
+      runs = arena.take<Run>(block);
       rows = arena.take<const T*>(block);
       written = arena.take<T*>(block);
       in_place = arena.take<bool>(block);
     }
     T* panel;
-    Pixel* pixels;
-    PixelRun* runs;
+    Run* runs;
     int64_t run_count = 0;
     const T** rows;  // per pixel: where offsets count from
     T** written;     // per pixel, if nothing is narrowed
@@ -49,14 +44,15 @@ class PixelRows {
     scratch.run_count = 0;
     for (int64_t q = 0, count; q < pixels; q += count) {
       count = least(pixels - q, region.w.count - j);
-      scratch.runs[scratch.run_count++] = {q, count};
-      place_run(region, n, i, j, {q, count}, scratch);
+      const Run run = place_run(region, n, i, j, q, count);
+      scratch.runs[scratch.run_count++] = run;
+      if constexpr (kSame<S, T>) list_rows(region, run, scratch);
       j = 0;
       if (++i == region.h.count) i = 0, ++n;
     }
     const Cut tiles(pixels, kMaxRows);
     for (int64_t t = 0; t < tiles.parts; ++t) {
-      bool inside = true;
+      bool inside = kSame<S, T>;
       for (int64_t q = tiles.begin(t); q < tiles.begin(t + 1); ++q)
         inside = inside && scratch.rows[q] != nullptr;
       scratch.in_place[t] = inside;
@@ -85,10 +81,13 @@ class PixelRows {
     for (int64_t s = 0; s * step_ < depth; ++s) panel.steps[s] = s * step_;
 
     const Cut tiles(block.end - block.begin, kMaxRows);
+    const Run* run = scratch.runs;
     for (int64_t t = 0; t < tiles.parts; ++t)
-      for (int64_t q = tiles.begin(t); !scratch.in_place[t] && q < tiles.begin(t + 1); ++q)
-        pack_pixel(scratch.pixels[q], group, stretches, count, depth, panel.offsets,
+      for (int64_t q = tiles.begin(t); !scratch.in_place[t] && q < tiles.begin(t + 1); ++q) {
+        while (q >= run->begin + run->count) ++run;
+        pack_pixel(pixel_of(region, *run, q), group, stretches, count, depth, panel.offsets,
                    scratch.panel + q * pitch_);
+      }
   }
 
   const GatherOperands<S, T>& o_;
@@ -96,34 +95,57 @@ class PixelRows {
   int64_t pitch_, step_;
 
  private:
-  void place_run(const Region& region, int64_t n, int64_t i, int64_t j, const PixelRun& run,
-                 const RowScratch& scratch) const {
+  struct Pixel {
+    const S* sample;
+    int64_t h, w;  // what a tap with origin 0 reads
+    const S* all;  // what the first tap reads, if every tap reads inside the image; else null
+  };
+
+  Run place_run(const Region& region, int64_t n, int64_t i, int64_t j, int64_t begin,
+                int64_t count) const {
     const int64_t last_h = region.h.tap_count - 1, last_w = region.w.tap_count - 1;
-    Pixel pixel = {o_.read + n * p_.read_strides[0], i * region.h.read_step, j * region.w.read_step,
-                   o_.written + n * p_.written_strides[0] +
-                       (region.h.begin + i * region.h.step) * p_.written_strides[2] +
-                       (region.w.begin + j * region.w.step) * p_.written_strides[3],
-                   nullptr};
-    // Pixels that read inside the image with every tap; the taps' origins are monotone.
-    int64_t low = 0, high = -1;
-    if (last_h >= 0 && last_w >= 0 && inside(pixel.h + region.h.taps[0].origin, 0) &&
-        inside(pixel.h + region.h.taps[last_h].origin, 0)) {
+    Run run = {begin,
+               count,
+               o_.read + n * p_.read_strides[0],
+               i * region.h.read_step,
+               j * region.w.read_step,
+               0,
+               -1,
+               o_.written + n * p_.written_strides[0] +
+                   (region.h.begin + i * region.h.step) * p_.written_strides[2] +
+                   (region.w.begin + j * region.w.step) * p_.written_strides[3]};
+    // The taps' origins are monotone.
+    if (last_h >= 0 && last_w >= 0 && inside(run.h + region.h.taps[0].origin, 0) &&
+        inside(run.h + region.h.taps[last_h].origin, 0)) {
       const int64_t a = region.w.taps[0].origin, b = region.w.taps[last_w].origin;
-      low = -least(a, b);
-      high = p_.read_size[1] - 1 - most(a, b);
+      run.low = -least(a, b);
+      run.high = p_.read_size[1] - 1 - most(a, b);
     }
-    for (int64_t q = run.begin; q < run.begin + run.count; ++q) {
-      const bool all = pixel.w >= low && pixel.w <= high;
-      pixel.all = all ? at(pixel, region.h.taps->origin, region.w.taps->origin) : nullptr;
-      scratch.pixels[q] = pixel;
-      scratch.rows[q] = nullptr;
-      if constexpr (kSame<S, T>) {
-        scratch.rows[q] = pixel.all;
-        scratch.written[q] = pixel.written;
-      }
-      pixel.w += region.w.read_step;
-      pixel.written += region.w.step * p_.written_strides[3];
+    return run;
+  }
+
+  // Null where a tap reads outside the image.
+  void list_rows(const Region& region, const Run& run, const RowScratch& scratch) const {
+    const int64_t step = region.w.read_step, read_step = step * p_.read_strides[3];
+    const int64_t written_step = region.w.step * p_.written_strides[3];
+    const T** rows = scratch.rows + run.begin;
+    T** written = scratch.written + run.begin;
+    T* to = run.written;
+    for (int64_t q = 0; q < run.count; ++q, to += written_step) written[q] = to;
+    int64_t q = 0;
+    for (; q < run.count && run.w + q * step < run.low; ++q) rows[q] = nullptr;
+    if (q < run.count && run.w + q * step <= run.high) {
+      const T* from = pixel_of(region, run, run.begin + q).all;
+      for (; q < run.count && run.w + q * step <= run.high; ++q, from += read_step) rows[q] = from;
     }
+    for (; q < run.count; ++q) rows[q] = nullptr;
+  }
+
+  Pixel pixel_of(const Region& region, const Run& run, int64_t q) const {
+    Pixel pixel = {run.sample, run.h, run.w + (q - run.begin) * region.w.read_step, nullptr};
+    if (pixel.w >= run.low && pixel.w <= run.high)
+      pixel.all = at(pixel, region.h.taps->origin, region.w.taps->origin);
+    return pixel;
   }
 
   bool inside(int64_t position, int axis) const {
