@@ -18,7 +18,7 @@ struct alignas(16) PixelRow {
 constexpr int kNowhere = INT_MIN / 2;  // the y of a row that does not exist
 
 // A matrix column: the tap's displacement, and how many channels there are from it on.
-struct alignas(16) TapColumn {
+struct TapColumn {
   int64_t offset;
   int y, x;
   int channels;

@@ -105,7 +105,8 @@ class PixelLoader {
   static constexpr int kTableEntries = Layout::kChunksPerRow * kChunk<T>;
 
  public:
-  static constexpr int kTableBytes = kTableEntries * int(sizeof(TapColumn));
+  // Places and channel counts apart, so that neighbouring entries meet no bank conflicts.
+  static constexpr int kTableBytes = kTableEntries * int(sizeof(PixelRow) + sizeof(int));
 
   // The table is complete after the next barrier.
   __device__ PixelLoader(const ImageMatrix<T>& matrix, const Pixels& pixels,
@@ -115,14 +116,15 @@ class PixelLoader {
         base_(pixels.base()),
         step_(base_.at(unsigned(kCopies ? Mine::row(1) - Mine::row(0) : kSliceDepth<T>))),
         position_(base_.sum(first_pixel, base_.at(unsigned(Mine::row(0))))),
-        table_(reinterpret_cast<TapColumn*>(table)),
+        places_(reinterpret_cast<PixelRow*>(table)),
+        channels_(reinterpret_cast<int*>(places_ + kTableEntries)),
         taps_per_chunk_(kChunk<T> / matrix.channels_per_tap()) {
     const int channels_per_tap = matrix.channels_per_tap();
     for (int tap = int(threadIdx.x); tap * channels_per_tap < kTableEntries; tap += kThreads) {
       const TapColumn column =
           matrix.column(matrix.columns().at(unsigned(first_column + tap * channels_per_tap)));
-      store_shared(&table_[tap].offset, PixelRow{column.offset, column.y, column.x});
-      store_shared(&table_[tap].channels, column.channels);
+      store_shared(places_ + tap, PixelRow{column.offset, column.y, column.x});
+      store_shared(channels_ + tap, column.channels);
     }
   }
 
@@ -156,8 +158,8 @@ class PixelLoader {
 
  private:
   __device__ TapColumn tap_column(int index) const {
-    const PixelRow place = load_shared<PixelRow>(&table_[index].offset);
-    return {place.offset, place.y, place.x, load_shared<int>(&table_[index].channels)};
+    const PixelRow place = load_shared<PixelRow>(places_ + index);
+    return {place.offset, place.y, place.x, load_shared<int>(channels_ + index)};
   }
 
   const ImageMatrix<T>& matrix_;
@@ -165,7 +167,8 @@ class PixelLoader {
   const OdometerBase base_;
   const Odometer step_;  // to the thread's next row, in this slice or the next
   Odometer position_;
-  TapColumn* const table_;
+  PixelRow* const places_;
+  int* const channels_;
   const int taps_per_chunk_;
   Vec<T, kChunk<T>> chunks_[kCopies ? 1 : Mine::kCount];
 };

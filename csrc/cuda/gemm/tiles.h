@@ -30,7 +30,7 @@ struct Tile {
   static constexpr int kStageBytes = (rows + columns) * kSliceBytes;
   // What the kernels keep about rows and columns, in tables before the stages.
   static constexpr int kGatherTableBytes = rows * (16 + 8);
-  static constexpr int kWeightTableBytes = (rows + columns) * 32 + rows * 8;
+  static constexpr int kWeightTableBytes = (rows + columns) * (16 + 4) + rows * 8;
   static constexpr int kGatherBytes = kGatherTableBytes + kStages * kStageBytes;
   static constexpr int kWeightBytes = kWeightTableBytes + kStages * kStageBytes;
 };
