@@ -5,7 +5,7 @@ Everything is compared by the L2-relative error against ``dilconv_ext.reference`
 
 - float64, complex128: 1e-12. A sum of K products errs by about sqrt(K) * 1.1e-16, K < 1e5 here.
 - float32: twice the error of torch's own convolution of the same data, which is the promise users
-  care about; but never less than FLOAT32_FLOOR.
+  care about; but never less than FLOAT32_FLOOR, nor, on a GPU, than ``chain_error``.
 - complex64: the same. It is made of three real convolutions, (a + b)(c + d) - ac - bd being the
   imaginary part, so the floor is sqrt(2) higher: (1 + 1) + (4 + 1 + 1) error terms, not 4.
 - float16, bfloat16: a kernel must accumulate in float32 and round once, at the end. If d is the
@@ -67,13 +67,29 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
     return difference / norm if norm else float("inf")
 
 
+def chain_error(call: Call) -> float:
+    """The relative error to expect of a float32 convolution that adds its K products one by one.
+
+    GPUs' kernels do, cuDNN's too, but for grad_weight. A step rounds the partial sum by 2**-24 of
+    it at most, a third of the square of that on average, and the partial sums' squares grow evenly:
+    sqrt(K / 2) * 2**-24 / sqrt(3).
+    """
+    if call.op == "conv2d_grad_weight":
+        return 0.0
+    out_channels, in_channels = call.b.shape[:2]
+    channels = in_channels if call.op == "conv2d" else out_channels // call.params[-1]
+    products: int = channels * call.b[0, 0].numel() if call.b.numel() else 0
+    return (products / 6) ** 0.5 * 2.0**-24
+
+
 def bound(call: Call, exact: Tensor) -> float:
     """The relative error a kernel may have on ``call``, whose exact result is ``exact``."""
     dtype = call.a.dtype
     if dtype in (torch.float64, torch.complex128):
         return FLOAT64_BOUND
     if dtype in (torch.float32, torch.complex64):
-        floor = FLOAT32_FLOOR * (2**0.5 if dtype.is_complex else 1)
+        floor = max(FLOAT32_FLOOR, chain_error(call) if call.a.is_cuda else 0.0)
+        floor *= 2**0.5 if dtype.is_complex else 1
         return max(2 * relative_error(call.run(torch_peer), exact), floor)
     in_float32 = bound(call.map(lambda t: t.to(torch.float32)), exact)
     return relative_error(exact.to(dtype), exact) + 2 * in_float32
