@@ -101,7 +101,9 @@ env: $(VENV)/env.stamp ## create .venv with torch and the build tools
 wheel: env ## build a source archive and a manylinux wheel for this torch and Python into dist
 	@$(PIP) install --quiet build
 	rm -rf dist/raw
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist/raw .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --no-isolation --sdist --outdir dist/raw .
+	DILCONV_WHEEL=1 PATH="$(abspath $(BIN)):$$PATH" $(PIP) wheel --no-build-isolation --no-deps \
+	  --wheel-dir dist/raw dist/raw/*.tar.gz
 	@$(MAKE) --no-print-directory repair WHEEL="$$(ls dist/raw/*.whl)" WHEEL_DIR=dist
 	mv dist/raw/*.tar.gz dist
 

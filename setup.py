@@ -1,9 +1,12 @@
-"""Builds the three extension modules; everything else about the package is in pyproject.toml.
+"""Builds the three extension modules, and says the version; all else is in pyproject.toml.
 
 The CUDA kernels are built where torch is a CUDA build and there is an nvcc, in CUDA_HOME or on the
 PATH; DILCONV_CUDA=0 leaves them out, 1 demands them. TORCH_CUDA_ARCH_LIST says for which GPUs, as
 for any of torch's extensions; by default for those in this machine or, if it has none, for all that
 are known.
+
+A wheel fits one minor version of torch, and has CUDA kernels or not. With DILCONV_WHEEL=1 its version
+says so, as in 0.1.0+torch2.14.cu130; otherwise it is the source archive's, which pip compares.
 """
 
 import os
@@ -17,6 +20,7 @@ import pybind11
 import torch
 from setuptools import Extension, setup
 
+VERSION = "0.1.0"
 FLAGS = ["-O3", "-g0", "-Wall", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden"]
 # The GPUs' compute capabilities that csrc/cuda/capability.cu lists.
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
@@ -90,7 +94,13 @@ if nvcc:
     (BUILD["CUDA"],) = re.findall(r"release ([\d.]+)", ask(nvcc, "--version"))
     BUILD["CAPABILITIES"] = os.environ["TORCH_CUDA_ARCH_LIST"]
 
+label = ""
+if os.environ.get("DILCONV_WHEEL") == "1":
+    torch_version = ".".join(torch.__version__.split(".")[:2])
+    label = f"+torch{torch_version}.{'cu' + BUILD['CUDA'].replace('.', '') if nvcc else 'cpu'}"
+
 setup(
+    version=VERSION + label,
     ext_modules=[
         # The ops. py_limited_api leaves out libtorch_python: C++ programs load this library too.
         (CUDAExtension if nvcc else CppExtension)(

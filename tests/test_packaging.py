@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,7 +37,7 @@ def succeed(*command: object, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_wheel_from_the_source_distribution_works_alone(tmp_path):
+def test_a_wheel_from_the_source_distribution_works_alone(tmp_path, monkeypatch):
     """Nothing but the wheel and torch is on the path, so a file left out of either shows."""
     python = [sys.executable, "-m"]
     backend = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
@@ -45,9 +46,11 @@ def test_a_wheel_from_the_source_distribution_works_alone(tmp_path):
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
     source = tmp_path / archive.name.removesuffix(".tar.gz")
+    monkeypatch.setenv("DILCONV_WHEEL", "1")
     wheel_options = ["--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path]
     succeed(*python, "pip", "wheel", *wheel_options, source, cwd=tmp_path)
-    (raw,) = tmp_path.glob("dilconv_ext-*.whl")
+    torch_version = ".".join(torch.__version__.split(".")[:2])
+    (raw,) = tmp_path.glob(f"dilconv_ext-*+torch{torch_version}.*.whl")
     # The wheel that is given away: its libraries' search paths were rewritten.
     repaired = tmp_path / "repaired"
     settings = [f"WHEEL={raw}", f"WHEEL_DIR={repaired}", f"VENV={sys.prefix}"]
