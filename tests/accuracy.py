@@ -5,7 +5,7 @@ Everything is compared by the L2-relative error against ``dilconv_ext.reference`
 
 - float64, complex128: 1e-12. A sum of K products errs by about sqrt(K) * 1.1e-16, K < 1e5 here.
 - float32: twice the error of torch's own convolution of the same data, which is the promise users
-  care about; but never less than FLOAT32_FLOOR, nor, on a GPU, than ``chain_error``.
+  care about; but never less than FLOAT32_FLOOR, to which a GPU may add ``chain_error``.
 - complex64: the same. It is made of three real convolutions, (a + b)(c + d) - ac - bd being the
   imaginary part, so the floor is sqrt(2) higher: (1 + 1) + (4 + 1 + 1) error terms, not 4.
 - float16, bfloat16: a kernel must accumulate in float32 and round once, at the end. If d is the
@@ -88,7 +88,7 @@ def bound(call: Call, exact: Tensor) -> float:
     if dtype in (torch.float64, torch.complex128):
         return FLOAT64_BOUND
     if dtype in (torch.float32, torch.complex64):
-        floor = max(FLOAT32_FLOOR, chain_error(call) if call.a.is_cuda else 0.0)
+        floor = FLOAT32_FLOOR + (chain_error(call) if call.a.is_cuda else 0.0)
         floor *= 2**0.5 if dtype.is_complex else 1
         return max(2 * relative_error(call.run(torch_peer), exact), floor)
     in_float32 = bound(call.map(lambda t: t.to(torch.float32)), exact)
