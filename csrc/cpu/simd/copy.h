@@ -138,6 +138,41 @@ inline void store_narrowed(S* to, Vector<T> value) {
     narrow_vector(value, to);
 }
 
+// The indices 0 ... count - 1 of a vector's elements.
+template <int... indices>
+struct Indices {};
+
+template <int count, int... e>
+struct Count : Count<count - 1, count - 1, e...> {};
+template <int... e>
+struct Count<0, e...> {
+  using Type = Indices<e...>;
+};
+
+#if defined(__clang__) || __GNUC__ >= 12
+template <class V, int... e>
+inline V every_second(V low, V high, Indices<e...>) {
+  constexpr int half = sizeof...(e) / 2;
+  return __builtin_shufflevector(low, high, (e < half ? 2 * e : 2 * e + 1)...);
+}
+
+// Every second element, `count` of them, at least a vector; none beyond the last is read.
+template <class T>
+inline void gather_second(T* to, const T* from, int64_t count) {
+  constexpr int64_t n = kLanes<T>;
+  for (int64_t i = 0; i < count; i += n) {
+    const int64_t at = least(i, count - n);
+    store(to + at, every_second(load(from + 2 * at), load(from + 2 * at + n - 1),
+                                typename Count<int(n)>::Type()));
+  }
+}
+#else
+template <class T>
+inline void gather_second(T* to, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+}
+#endif
+
 // count elements, `step` apart in memory, become dense.
 template <class T, class S>
 inline void gather(T* to, const S* from, int64_t step, int64_t count) {
@@ -151,6 +186,8 @@ inline void gather(T* to, const S* from, int64_t step, int64_t count) {
     }
     return;
   }
+  if constexpr (kSame<T, S>)
+    if (step == 2 && count >= kLanes<T>) return gather_second(to, from, count);
   for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i * step]);
 }
 
@@ -185,9 +222,6 @@ inline void clear_rows(T* to, int64_t pitch, int64_t rows, int64_t count) {
 // -------------------------------------------------------------------------------------------
 
 #if defined(__clang__) || __GNUC__ >= 12
-template <int... indices>
-struct Indices {};
-
 // Exchanges, between rows a and b, the elements whose index differs in bit `distance`.
 template <int distance, class V, int... e>
 inline void exchange(V& a, V& b, Indices<e...>) {
@@ -197,13 +231,6 @@ inline void exchange(V& a, V& b, Indices<e...>) {
   a = low;
   b = high;
 }
-
-template <int count, int... e>
-struct Count : Count<count - 1, count - 1, e...> {};
-template <int... e>
-struct Count<0, e...> {
-  using Type = Indices<e...>;
-};
 
 template <int distance, int lanes, class V>
 inline void transpose_stage(V (&rows)[lanes]) {
