@@ -130,28 +130,34 @@ class Squares {
   const SquareAxis& h() const { return h_; }
   const SquareAxis& w() const { return w_; }
 
-  // use.run<R>(tile) for those that cover [rows] x [columns].
+  // use.run<R>(tile) for those that cover [rows] x [columns]. side_by_side: of a few columns all
+  // phases, which share cache lines; else of a phase all columns, which share what they read.
   template <class Use>
-  void each(Part rows, Part columns, const Use& use) const {
+  void each(Part rows, Part columns, bool side_by_side, const Use& use) const {
     for (int64_t phase = 0; phase < least(h_.dilation, rows.end - rows.begin); ++phase) {
       const Cut down(h_.count(rows, phase), kTileRows);
       for (int64_t r = 0; r < down.parts; ++r)
         of_rows<kTileRows>(rows.begin + phase + down.begin(r) * h_.dilation, down.size(r), columns,
-                           use);
+                           side_by_side, use);
     }
   }
 
  private:
   template <int R, class Use>
-  void of_rows(int64_t top, int64_t count, Part columns, const Use& use) const {
+  void of_rows(int64_t top, int64_t count, Part columns, bool side_by_side, const Use& use) const {
     if constexpr (R > 1)
-      if (count < R) return of_rows<R - 1>(top, count, columns, use);
-    for (int64_t phase = 0; phase < least(w_.dilation, columns.end - columns.begin); ++phase) {
-      const Cut across(w_.count(columns, phase), kTileColumns);
-      for (int64_t q = 0; q < across.parts; ++q)
-        of_columns<R, kTileColumns>(top, columns.begin + phase + across.begin(q) * w_.dilation,
-                                    across.size(q), use);
-    }
+      if (count < R) return of_rows<R - 1>(top, count, columns, side_by_side, use);
+    const int64_t phases = least(w_.dilation, columns.end - columns.begin);
+    const int64_t tiles = Cut(w_.count(columns, 0), kTileColumns).parts;
+    const int64_t together = side_by_side ? 1 : tiles;
+    for (int64_t first = 0; first < tiles; first += together)
+      for (int64_t phase = 0; phase < phases; ++phase) {
+        // The last phases may be shorter than the first.
+        const Cut across(w_.count(columns, phase), kTileColumns);
+        for (int64_t q = first; q < least(first + together, across.parts); ++q)
+          of_columns<R, kTileColumns>(top, columns.begin + phase + across.begin(q) * w_.dilation,
+                                      across.size(q), use);
+      }
   }
 
   template <int R, int Q, class Use>

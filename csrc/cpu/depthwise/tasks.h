@@ -208,7 +208,11 @@ class Depthwise {
       for (int b = 0; b < 3; ++b)
         gather.weights.at[a][b] =
             weights + (tiles.h().kernel[a] * p_.kernel[1] + tiles.w().kernel[b]) * padded_;
-    tiles.each(rows, columns, gather);
+    // What tiles side by side read and write is to stay in the first-level cache.
+    constexpr int64_t kCacheBytes = 32768;
+    constexpr int64_t pixels = (kTileRows + 2) * (kTileColumns + 2) + kTileRows * kTileColumns;
+    const bool near = pixels * tiles.w().dilation * count * int64_t(sizeof(E)) <= kCacheBytes;
+    tiles.each(rows, columns, near, gather);
   }
 
   // The partial sums of a split: of one block, or of all channels.
@@ -288,7 +292,7 @@ class Depthwise {
   void weight_squares(const PixelView<const T>& x, const PixelView<const T>& y, const Box& tile,
                       T* sums, int64_t channels) const {
     Squares<T, const T>(p_, p_.regions[0], x, y)
-        .each(tile.h, tile.w, SquareWeightSums<T>{sums, padded_, channels});
+        .each(tile.h, tile.w, true, SquareWeightSums<T>{sums, padded_, channels});
   }
 
   // Adds the splits' sums of a read channel and a tap, in order.
