@@ -62,12 +62,12 @@ class WinogradWeight {
     int64_t bytes;
   };
 
-  // Halves the longer side until a worker's sums are small enough, and every worker has a task.
+  // Halves the longer side until the sums are small enough, and every worker has a task.
   void cut_tasks(int workers) {
     int64_t in = in_vectors_, out = out_vectors_;
     const auto too_large = [&] {
-      return Form::planes * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T)) * workers >
-             p_.sums_bytes;
+      const int64_t bytes = Form::planes * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T));
+      return bytes > p_.worker_sums_bytes || bytes * workers > p_.sums_bytes;
     };
     const auto too_few = [&] {
       return p_.groups * Cut(in_vectors_, in).parts * Cut(out_vectors_, out).parts < workers;
