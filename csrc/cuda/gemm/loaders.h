@@ -116,15 +116,14 @@ class PixelLoader {
         base_(pixels.base()),
         step_(base_.at(unsigned(kCopies ? Mine::row(1) - Mine::row(0) : kSliceDepth<T>))),
         position_(base_.sum(first_pixel, base_.at(unsigned(Mine::row(0))))),
-        places_(reinterpret_cast<PixelRow*>(table)),
-        channels_(reinterpret_cast<int*>(places_ + kTableEntries)),
+        table_(table),
         taps_per_chunk_(kChunk<T> / matrix.channels_per_tap()) {
     const int channels_per_tap = matrix.channels_per_tap();
     for (int tap = int(threadIdx.x); tap * channels_per_tap < kTableEntries; tap += kThreads) {
       const TapColumn column =
           matrix.column(matrix.columns().at(unsigned(first_column + tap * channels_per_tap)));
-      store_shared(places_ + tap, PixelRow{column.offset, column.y, column.x});
-      store_shared(channels_ + tap, column.channels);
+      store_shared(place_of(tap), PixelRow{column.offset, column.y, column.x});
+      store_shared(channels_of(tap), column.channels);
     }
   }
 
@@ -158,8 +157,14 @@ class PixelLoader {
 
  private:
   __device__ TapColumn tap_column(int index) const {
-    const PixelRow place = load_shared<PixelRow>(places_ + index);
-    return {place.offset, place.y, place.x, load_shared<int>(channels_ + index)};
+    const PixelRow place = load_shared<PixelRow>(place_of(index));
+    return {place.offset, place.y, place.x, load_shared<int>(channels_of(index))};
+  }
+
+  // Both from one pointer: another would cost a register.
+  __device__ char* place_of(int index) const { return table_ + index * int(sizeof(PixelRow)); }
+  __device__ char* channels_of(int index) const {
+    return table_ + kTableEntries * int(sizeof(PixelRow)) + index * int(sizeof(int));
   }
 
   const ImageMatrix<T>& matrix_;
@@ -167,8 +172,7 @@ class PixelLoader {
   const OdometerBase base_;
   const Odometer step_;  // to the thread's next row, in this slice or the next
   Odometer position_;
-  PixelRow* const places_;
-  int* const channels_;
+  char* const table_;
   const int taps_per_chunk_;
   Vec<T, kChunk<T>> chunks_[kCopies ? 1 : Mine::kCount];
 };
