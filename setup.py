@@ -5,8 +5,8 @@ PATH; DILCONV_CUDA=0 leaves them out, 1 demands them. TORCH_CUDA_ARCH_LIST says 
 for any of torch's extensions; by default for those in this machine or, if it has none, for all that
 are known.
 
-A wheel fits one minor version of torch, and has CUDA kernels or not. With DILCONV_WHEEL=1 its version
-says so, as in 0.1.0+torch2.14.cu130; otherwise it is the source archive's, which pip compares.
+A wheel fits one minor version of torch, and has CUDA kernels or not. With DILCONV_WHEEL=1 its
+version says so, as in 0.1.0+torch2.14.cu130; else it is the source archive's, which pip compares.
 """
 
 import os
