@@ -86,13 +86,14 @@ struct OwnedPlan {
     plan.squares = p.op != DILCONV_GRAD_WEIGHT && squares(p) && plan.written_size[1] >= lanes;
     const int64_t width = plan.written_size[1], filled = round_up(width, lanes);
     const bool full_rows = plan.squares && 8 * width >= 7 * filled;
-    // Of the weight's gradient neither tensor is turned then. float32 and float64 are turned fast,
-    // which loses only where tiles of long rows do not stay in the cache.
-    constexpr int64_t kLongRow = 96;
+    // 16-bit types are turned slowly, and of the weight's gradient neither tensor is turned then.
+    constexpr int64_t kPlaneBytes = 1048576;  // the second-level cache's
+    const int64_t positions = p.in_size[0] * p.in_size[1] + p.out_size[0] * p.out_size[1];
     const int64_t taps = p.kernel[0] * p.kernel[1];
-    const bool full_weight_rows =
-        p.op == DILCONV_GRAD_WEIGHT && p.stride[1] == 1 && p.kernel[0] > 1 && width >= lanes &&
-        (taps + 14) * width >= (taps + 4) * filled && (widened || width >= kLongRow);
+    const bool full_weight_rows = widened && p.op == DILCONV_GRAD_WEIGHT && p.stride[1] == 1 &&
+                                  p.kernel[0] > 1 && width >= lanes &&
+                                  (taps + 14) * width >= (taps + 4) * filled &&
+                                  positions * element_bytes(p) <= kPlaneBytes;
     // 16-bit types are widened as they are loaded; but packed widened where each is loaded often,
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;

@@ -36,6 +36,8 @@ class PlaneWeight {
   // Rows of a phase that make it worthwhile to begin and end several rows of the kernel together.
   static constexpr int64_t kLongPhase = 4;
   static constexpr int64_t kLongest = 256;  // products summed in one chain
+  // Rows whose columns are walked down before the next rows: what fits into the cache.
+  static constexpr int64_t kStripBytes = 65536, kShortStrip = 6;
 
   template <int A, int B>
   void block(Part a, Part b, int64_t phases) const {
@@ -45,25 +47,29 @@ class PlaneWeight {
       if (b.end - b.begin < B) return block<A, B - 1>(a, b, phases);
     Vector<T> total[A][B] = {};
     int64_t chain = 0;
+    const int64_t fitting = kStripBytes / ((x_pitch_ + y_pitch_) * int64_t(sizeof(T)));
+    const Cut strips(p_.regions[0].h.count / phases + A, most(kShortStrip, fitting));
     for (int64_t phase = 0; phase < phases; ++phase)
-      for (int64_t j = 0; j < y_pitch_; j += kLanes<T>)
-        add_vectors<A, B>(a.begin, b.begin, phase, phases, j, total, chain);
+      for (int64_t s = 0; s < strips.parts; ++s)
+        for (int64_t j = 0; j < y_pitch_; j += kLanes<T>)
+          add_vectors<A, B>(a.begin, b.begin, phase, phases, {strips.begin(s), strips.begin(s + 1)},
+                            j, total, chain);
     flush<A, B>(a.begin, b.begin, total);
   }
 
-  // The vectors at column j of the rows phase, phase + apart, ... of y; each row of x serves A of
-  // them.
+  // The vectors at column j of the rows phase, phase + apart, ... of y; each row of x, of those in
+  // the strip, serves A of them.
   template <int A, int B>
   __attribute__((always_inline)) void add_vectors(int64_t a, int64_t b, int64_t phase,
-                                                  int64_t apart, int64_t j,
+                                                  int64_t apart, Part strip, int64_t j,
                                                   Vector<T> (&total)[A][B], int64_t& chain) const {
     const Span& h = p_.regions[0].h;
     const int64_t count = h.count > phase ? (h.count - phase + apart - 1) / apart : 0;
     // Row first + u * step of x belongs to the phase's row u - r of y, for row a + r of the kernel.
     const int64_t first = h.taps[a].origin + phase * h.read_step, step = apart * h.read_step;
-    const int64_t begin = first >= 0 ? 0 : (step - 1 - first) / step;
+    const int64_t begin = most(strip.begin, first >= 0 ? 0 : (step - 1 - first) / step);
     const int64_t inside = first >= p_.read_size[0] ? 0 : (p_.read_size[0] - 1 - first) / step + 1;
-    const int64_t end = least(count + A - 1, inside);
+    const int64_t end = least(strip.end, least(count + A - 1, inside));
     const T* written = y_ + phase * y_pitch_ + j;
     const auto load_y = [&](int64_t u) {
       return uint64_t(u) < uint64_t(count) ? load(written + u * apart * y_pitch_) : Vector<T>{};
