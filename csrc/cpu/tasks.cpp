@@ -37,17 +37,13 @@ const InstructionSet& kernels_for(int isa) {
 #endif
 }
 
-const MatrixFunctions* matrix_for(const ConvProblem& p, int isa) {
+const MatrixFunctions* matrix_for(int isa) {
 #if defined(DILCONV_MATRIX)
   const std::string name = find_device("cpu")->instruction_sets[isa];
-  // A tile takes 32 products of a row at a time, and so mostly zeros where few channels are read.
-  constexpr int64_t kFewChannels = 4;
-  const int64_t read = (p.op == DILCONV_GRAD_INPUT ? p.out_channels : p.in_channels) / p.groups;
-  const bool few = p.op != DILCONV_GRAD_WEIGHT && read <= kFewChannels;
-  if (name == "amx" && !few) return &kMatrixAmx;
-  if (name == "amx" || name == "avx512_bf16") return &kMatrixAvx512Bf16;
+  if (name == "amx") return &kMatrixAmx;
+  if (name == "avx512_bf16") return &kMatrixAvx512Bf16;
 #else
-  (void)p, (void)isa;
+  (void)isa;
 #endif
   return nullptr;
 }

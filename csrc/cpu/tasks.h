@@ -9,8 +9,8 @@ namespace dilconv {
 // The kernels for an index into the device's instruction sets.
 const InstructionSet& kernels_for(int isa);
 
-// Its products of bfloat16, those that suit the problem; null if it has none.
-const MatrixFunctions* matrix_for(const ConvProblem& problem, int isa);
+// Its products of bfloat16; null if it has none.
+const MatrixFunctions* matrix_for(int isa);
 
 // Bytes of the type that sums are kept in.
 int element_bytes(const ConvProblem& problem);

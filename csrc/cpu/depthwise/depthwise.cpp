@@ -208,7 +208,7 @@ const char* declines_groups(const ConvProblem& p, int isa) {
   if (p.op == DILCONV_GRAD_WEIGHT) return nullptr;
   const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
   const bool channels_last = p.x_strides[1] == 1 && p.y_strides[1] == 1;
-  const bool matrix = p.dtype == DILCONV_BFLOAT16 && matrix_for(p, isa);
+  const bool matrix = p.dtype == DILCONV_BFLOAT16 && matrix_for(isa);
   if (channels_last) {
     constexpr int64_t kLargeGroup = 8;
     return matrix && p.in_channels / p.groups >= kLargeGroup

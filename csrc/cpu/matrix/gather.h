@@ -1,30 +1,30 @@
 // conv2d and grad_input: an implicit product of packed weights with the pixels that each tap reads.
 //
-// Pixels are rows, written channels are in vectors. A tensor whose channels do not lie densely, in
-// whole steps, is first copied so that they do: as many samples at a time as fit into a bounded
-// copy. A task owns a block of written pixels (of one region, across samples) and a range of
-// written channels. Every written element is one chain of sums, cut at the same places whatever the
-// task and the batch, so its bits depend on its sample alone.
+// Pixels are rows, written channels are in vectors. Every tap reads them in place, in the tensor or
+// in a copy of some of its samples. A task owns a block of written pixels (of one region, across
+// samples) and a range of written channels. Every written element is one chain of sums, cut at the
+// same places whatever the task and the batch, so its bits depend on its sample alone.
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
 class MatrixGather {
  public:
-  MatrixGather(const GatherPlan& plan, int workers, const void* read, const void* weight,
+  MatrixGather(const MatrixGatherPlan& plan, int workers, const void* read, const void* weight,
                const void* bias, void* written, void* workspace)
-      : p_(plan),
+      : p_(plan.products),
+        tensors_(plan.tensors),
+        plan_(plan),
         copy_(plan),
         weights_(plan, static_cast<const BFloat16*>(weight)),
+        chunks_(p_.read_channels / kShape.step, plan.chunk_channels / kShape.step),
         read_(static_cast<const BFloat16*>(read)),
         bias_(static_cast<const BFloat16*>(bias)),
-        written_(static_cast<BFloat16*>(written)),
-        samples_(copied_samples(workers), plan.samples),
-        parts_(weights_.tiles.parts, tiles_per_part(workers)) {
+        written_(static_cast<BFloat16*>(written)) {
     Arena arena(workspace);
-    weights_.packed = arena.take<BFloat16>(plan.groups * weights_.group_size());
-    const int64_t channels = part_channels();
-    worker_bytes_ = Scratch(nullptr, plan.block_pixels, channels).bytes;
-    if (copy_.needed) copy_.to = arena.take<BFloat16>(samples_.total * copy_.plan.read_strides[0]);
+    weights_.packed = arena.take<BFloat16>(plan.products.groups * weights_.group_size());
+    lines_ = arena.take<PixelLines>(p_.region_count);
+    if (plan.copied) copied_ = arena.take<BFloat16>(p_.samples * p_.read_strides[0]);
+    worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
   }
@@ -39,251 +39,196 @@ class MatrixGather {
         },
         this);
     for (int64_t left = p_.batch, count; left > 0; left -= count) {
-      count = least(left, samples_.total);
-      samples_ = Cut(count, p_.samples);
-      run_samples(pool);
-      read_ += count * p_.read_strides[0];
+      count = least(left, p_.samples);
+      run_samples(pool, count);
+      read_ += count * tensors_.read_strides[0];
       written_ += count * p_.written_strides[0];
     }
   }
 
  private:
-  static constexpr int64_t kPitch = kShape.depth + kSquareProducts;  // of packed rows
-  static constexpr int64_t kMostPieces = kShape.depth / kShape.step;
+  // Register tiles of written channels whose sums a task keeps between two chunks.
+  static constexpr int64_t kKeptTiles = 8;
+  static constexpr int64_t kTileUnits = kRowUnits * kWrittenTiles;  // written at a time
+  static constexpr int64_t kTileWidth = kTileVectors * kSquareLanes;
+  static constexpr int64_t kTileSums = (kTileUnits * kShape.row_unit) * kTileWidth;
 
-  void run_samples(const TaskPool& pool) {
-    if (copy_.needed)
+  // Pixels of a block that are the rows of a unit.
+  struct Unit {
+    BFloat16* written;  // the first channel
+    int64_t skip;       // rows that the unit before has, too
+  };
+
+  // What one worker needs while it runs a task.
+  struct Scratch {
+    Scratch(char* base, const MatrixGather& g) {
+      const int64_t units = g.plan_.block_units;
+      const bool kept = g.chunks_.parts > 1;
+      const int64_t sets = kept ? Cut(units, kTileUnits).parts * kKeptTiles : 1;
+      Arena arena(base);
+      // Squares of sums are transposed, the last ones beyond them.
+      sums = arena.take<float>(sets * kTileSums + kSquareLanes * kTileWidth);
+      pieces = arena.take<Piece>(g.weights_.taps);
+      read = arena.take<const BFloat16*>(units);
+      units_of = arena.take<Unit>(units);
+      row = arena.take<BFloat16>(g.plan_.copied ? g.copy_.scratch() : 0);
+      bytes = arena.used();
+    }
+    float* sums;
+    Piece* pieces;
+    const BFloat16** read;  // what a unit's first row reads with the first tap
+    Unit* units_of;
+    BFloat16* row;  // of the tensor, while it is copied
+    int64_t bytes;
+  };
+
+  Scratch scratch(int worker) const { return Scratch(workers_ + worker * worker_bytes_, *this); }
+
+  void run_samples(const TaskPool& pool, int64_t count) {
+    if (plan_.copied)
       pool.run(
-          pool, samples_.total * copy_.tasks(),
-          [](void* self, int64_t index, int) {
-            static_cast<MatrixGather*>(self)->copy_.run(static_cast<MatrixGather*>(self)->read_,
-                                                        index);
+          pool, count * copy_.tasks(),
+          [](void* self, int64_t index, int worker) {
+            const MatrixGather& g = *static_cast<MatrixGather*>(self);
+            g.copy_.run(g.read_, g.copied_, index, g.scratch(worker).row);
           },
           this);
-    const int64_t units = p_.groups * parts_.parts;
-    splits_ = least(units, (4 * pool.workers + pixel_blocks() - 1) / pixel_blocks());
-    if (pool.workers == 1) splits_ = 1;
+    int64_t blocks = 0;
+    for (int64_t r = 0; r < p_.region_count; ++r) {
+      lines_[r] = find_lines(plan_, p_.regions[r], count, kShape);
+      blocks += blocks_of(lines_[r]).parts;
+    }
+    splits_ = pool.workers == 1 ? 1
+                                : least(p_.groups * weights_.tiles.parts,
+                                        (4 * pool.workers + blocks - 1) / blocks);
     pool.run(
-        pool, pixel_blocks() * splits_,
+        pool, blocks * splits_,
         [](void* self, int64_t index, int worker) {
           static_cast<MatrixGather*>(self)->task(index, worker);
         },
         this);
   }
 
-  // What one worker needs while it runs a task.
-  struct Scratch {
-    Scratch(char* base, int64_t block_pixels, int64_t channels) {
-      const int64_t block = round_up(block_pixels, kSquareLanes);
-      Arena arena(base);
-      panel = arena.take<BFloat16>(block * kPitch);
-      // Squares of sums are transposed, the last ones beyond the block.
-      sums = arena.take<float>((block + kSquareLanes) * channels);
-      bias = arena.take<float>(channels);
-      pixels = arena.take<Pixel>(block);
-      runs = arena.take<PixelRun>(block);
-      rows = arena.take<const BFloat16*>(block);
-      in_place = arena.take<bool>(block);
-      bytes = arena.used();
+  Cut blocks_of(const PixelLines& lines) const { return Cut(lines.units, plan_.block_units); }
+
+  void task(int64_t index, int worker) const {
+    const int64_t split = index % splits_;
+    int64_t block = index / splits_, r = 0;
+    while (block >= blocks_of(lines_[r]).parts) block -= blocks_of(lines_[r++]).parts;
+    const Scratch scratch = this->scratch(worker);
+    const Cut cut = blocks_of(lines_[r]);
+    place_units(p_.regions[r], lines_[r], cut.begin(block), cut.size(block), scratch);
+    const Session session(lines_[r].rows);
+    const int64_t tiles = p_.groups * weights_.tiles.parts;
+    const int64_t last = tiles * (split + 1) / splits_;
+    for (int64_t begin = tiles * split / splits_, end; begin < last; begin = end) {
+      const int64_t group = begin / weights_.tiles.parts, first = group * weights_.tiles.parts;
+      end = least(last, least(first + weights_.tiles.parts, begin + kKeptTiles));
+      compute(p_.regions[r], lines_[r], cut.size(block), group, {begin - first, end - first},
+              scratch);
     }
-    BFloat16* panel;  // what a chunk's taps read
-    float* sums;
-    float* bias;
-    Pixel* pixels;
-    PixelRun* runs;
-    int64_t run_count = 0;
-    const BFloat16** rows;  // per pixel
-    bool* in_place;         // per register tile of them
-    int64_t bytes;
-  };
-
-  // One chunk of the summation.
-  struct Chunk {
-    Stretch stretches[kMostPieces];
-    int count;
-    int64_t depth;
-    bool add;
-  };
-
-  // All, or as many as fit into a bounded copy.
-  int64_t copied_samples(int workers) const {
-    constexpr int64_t kCopyBytes = 1048576;
-    if (!copy_.needed) return p_.batch;
-    const int64_t fitting = kCopyBytes / most(1, 2 * copy_.plan.read_strides[0]);
-    return least(p_.batch, most(most(fitting, workers), p_.samples));
   }
 
-  int64_t part_channels() const {
-    int64_t largest = 0;
-    for (int64_t part = 0; part < parts_.parts; ++part)
-      largest = most(largest, weights_.channels(parts_.begin(part + 1)) -
-                                  weights_.channels(parts_.begin(part)));
-    return largest;
+  void place_units(const Region& region, const PixelLines& lines, int64_t first, int64_t count,
+                   const Scratch& scratch) const {
+    const BFloat16* read = plan_.copied ? copied_ : read_;
+    if (region.h.tap_count * region.w.tap_count > 0)
+      read += (region.h.taps->origin + plan_.before[0]) * p_.read_strides[2] +
+              (region.w.taps->origin + plan_.before[1]) * p_.read_strides[3];
+    BFloat16* written =
+        written_ + region.h.begin * p_.written_strides[2] + region.w.begin * p_.written_strides[3];
+    const PixelAxis(&axes)[3] = lines.axes;
+    int64_t k = first % lines.line_units, line = first / lines.line_units;
+    int64_t j = line % axes[1].count, i = line / axes[1].count;
+    for (int64_t u = 0; u < count; ++u) {
+      const int64_t begin = least(k * lines.rows, axes[2].count - lines.rows);
+      scratch.read[u] = read + i * axes[0].read + j * axes[1].read + begin * axes[2].read;
+      scratch.units_of[u] = {
+          written + i * axes[0].written + j * axes[1].written + begin * axes[2].written,
+          k * lines.rows - begin};
+      if (++k < lines.line_units) continue;
+      k = 0;
+      if (++j == axes[1].count) j = 0, ++i;
+    }
   }
 
-  int64_t tiles_per_part(int workers) const {
-    const int64_t largest = most(1, p_.split_channels / weights_.channels(1));
-    const int64_t wanted = 2 * workers / (pixel_blocks() * p_.groups);
-    return workers == 1 || wanted <= 1 ? largest
-                                       : least(largest, most(1, weights_.tiles.parts / wanted));
-  }
-
-  Cut region_blocks(const Region& region) const {
-    return Cut(p_.samples * region.h.count * region.w.count, p_.block_pixels);
-  }
-
-  int64_t sample_blocks() const {
-    int64_t count = 0;
-    for (int64_t r = 0; r < p_.region_count; ++r) count += region_blocks(p_.regions[r]).parts;
+  // What the region's taps read of a chunk of channels; returns how many pieces it is.
+  int list_pieces(const Region& region, int64_t group, int64_t chunk, Piece* pieces) const {
+    const int64_t channel = chunks_.parts > 0 ? chunks_.begin(chunk) : 0;
+    const int64_t steps = chunks_.parts > 0 ? chunks_.size(chunk) : 0;
+    int count = 0;
+    for (int64_t i = 0; i < region.h.tap_count; ++i)
+      for (int64_t j = 0; j < region.w.tap_count; ++j) {
+        const Tap& h = region.h.taps[i];
+        const Tap& w = region.w.taps[j];
+        const int64_t from = (h.origin - region.h.taps->origin) * p_.read_strides[2] +
+                             (w.origin - region.w.taps->origin) * p_.read_strides[3] +
+                             group * p_.read_channels + channel * kShape.step;
+        const int64_t vector =
+            (h.kernel * p_.kernel[1] + w.kernel) * p_.read_channels + channel * kShape.step;
+        Piece& last = pieces[count - 1];
+        const int64_t products = count > 0 ? last.steps * kShape.step : 0;
+        if (count > 0 && last.row + products == from && last.vector + products == vector)
+          last.steps += steps;
+        else
+          pieces[count++] = {from, vector, steps};
+      }
     return count;
   }
 
-  int64_t pixel_blocks() const { return samples_.parts * sample_blocks(); }
-
-  void task(int64_t index, int worker) const {
-    const int64_t split = index % splits_, blocks = sample_blocks();
-    const int64_t samples = index / splits_ / blocks;
-    int64_t block_index = index / splits_ % blocks;
-    const Region* region = p_.regions;
-    while (block_index >= region_blocks(*region).parts)
-      block_index -= region_blocks(*region++).parts;
-    const Cut cut = region_blocks(*region);
-    const int64_t pixels = samples_.size(samples) * region->h.count * region->w.count;
-    const int64_t begin = cut.begin(block_index), end = least(cut.begin(block_index + 1), pixels);
-    if (begin >= end) return;
-
-    const Block block = {region, samples_.begin(samples), begin, end};
-    Scratch scratch(workers_ + worker * worker_bytes_, p_.block_pixels, part_channels());
-    const Pixels pixels_of(copy_.plan, copy_.needed ? copy_.to : read_, written_);
-    scratch.run_count = pixels_of.place(block, scratch.pixels, scratch.runs);
-    find_rows(end - begin, scratch);
-    const Session session;
-    const int64_t units = p_.groups * parts_.parts;
-    for (int64_t unit = units * split / splits_; unit < units * (split + 1) / splits_; ++unit) {
-      const int64_t part = unit % parts_.parts;
-      compute(block, unit / parts_.parts, {parts_.begin(part), parts_.begin(part + 1)}, scratch);
+  void compute(const Region& region, const PixelLines& lines, int64_t units, int64_t group,
+               Range tiles, const Scratch& scratch) const {
+    const Cut sets(units, kTileUnits);
+    const int64_t chunks = most(1, chunks_.parts);
+    for (int64_t c = 0; c < chunks; ++c) {
+      const int count = list_pieces(region, group, c, scratch.pieces);
+      for (int64_t b = tiles.begin; b < tiles.end; ++b)
+        for (int64_t s = 0; s < sets.parts; ++s) {
+          const int64_t kept = chunks > 1 ? (b - tiles.begin) * sets.parts + s : 0;
+          float* sums = scratch.sums + kept * kTileSums;
+          multiply(lines, sets.begin(s), sets.size(s), weights_.at(group, b),
+                   int(weights_.tiles.size(b)), count, c > 0, sums, scratch);
+          if (c + 1 == chunks) write(lines, sets.begin(s), sets.size(s), group, b, sums, scratch);
+        }
     }
   }
 
-  static Cut row_tiles(int64_t pixels) {
-    return Cut((pixels + kShape.row_unit - 1) / kShape.row_unit, kRowUnits);
-  }
-
-  // A register tile's pixels are read in place if every tap of theirs reads inside the image, and
-  // those of a unit are the same distance apart.
-  void find_rows(int64_t pixels, const Scratch& scratch) const {
-    const Cut tiles = row_tiles(pixels);
-    for (int64_t t = 0; t < tiles.parts; ++t) {
-      const int64_t begin = tiles.begin(t) * kShape.row_unit;
-      const int64_t end = tiles.begin(t + 1) * kShape.row_unit;
-      bool in_place = end <= pixels;
-      for (int64_t q = begin; in_place && q < end; ++q) {
-        scratch.rows[q] = scratch.pixels[q].all;
-        const int64_t unit = q - q % kShape.row_unit;
-        in_place =
-            scratch.rows[q] && (q < unit + 2 || scratch.rows[q] - scratch.rows[q - 1] ==
-                                                    scratch.rows[unit + 1] - scratch.rows[unit]);
-      }
-      scratch.in_place[t] = in_place;
-      for (int64_t q = begin; !in_place && q < end; ++q)
-        scratch.rows[q] = scratch.panel + q * kPitch;
-    }
-  }
-
-  void compute(const Block& block, int64_t group, Range tiles, const Scratch& scratch) const {
-    const int64_t depth = region_depth(copy_.plan, *block.region);
-    const int64_t first = weights_.channels(tiles.begin);
-    const int64_t channels = weights_.channels(tiles.end) - first;
-    const int64_t pixels = block.end - block.begin;
-    const int64_t written = least(channels, p_.written_channels - first);
-    if (bias_) gather(scratch.bias, bias_ + group * p_.written_channels + first, 1, written);
-    if (depth == 0) clear(scratch.sums, channels * pixels);
-    const Cut chunks(depth / kShape.step, kMostPieces);
-    for (int64_t c = 0; c < chunks.parts; ++c) {
-      Chunk chunk;
-      chunk.depth = chunks.size(c) * kShape.step;
-      chunk.count = list_stretches(copy_.plan, *block.region, chunks.begin(c) * kShape.step,
-                                   chunk.depth, chunk.stretches);
-      chunk.add = c > 0;
-      multiply(block, group, tiles, chunk, scratch);
-    }
-    write(block, group * p_.written_channels + first, written, channels, scratch);
-  }
-
-  void multiply(const Block& block, int64_t group, Range weight_tiles, const Chunk& chunk,
-                const Scratch& scratch) const {
-    const Region& region = *block.region;
-    const Cut tiles = row_tiles(block.end - block.begin);
-    Piece in_place[kMostPieces], packed[kMostPieces];
-    int64_t offsets[kMostPieces];
-    list_offsets(copy_.plan, region, group, chunk.stretches, chunk.count, kShape.depth, offsets);
-    for (int64_t s = 0, k = 0; s < chunk.count; k += chunk.stretches[s++].count) {
-      const int64_t steps = chunk.stretches[s].count / kShape.step;
-      in_place[s] = {offsets[s], chunk.stretches[s].packed, steps};
-      packed[s] = {k, chunk.stretches[s].packed, steps};
-    }
-    pack_pixels(block, group, tiles, chunk, scratch);
-    const int64_t pitch =
-        weights_.channels(weight_tiles.end) - weights_.channels(weight_tiles.begin);
-    float* sums = scratch.sums;
-    for (int64_t b = weight_tiles.begin; b < weight_tiles.end; ++b) {
-      for (int64_t t = 0; t < tiles.parts; ++t) {
-        const int64_t q = tiles.begin(t) * kShape.row_unit;
-        pair_tile(int(tiles.size(t)), int(weights_.tiles.size(b)))(
-            scratch.rows + q, weights_.at(group, b), scratch.in_place[t] ? in_place : packed,
-            chunk.count, sums + q * pitch, pitch, chunk.add);
-      }
-      sums += weights_.channels(b + 1) - weights_.channels(b);
-    }
-  }
-
-  // What register tiles that are not in place read: at once for as many pixels of a run as follow
-  // each other.
-  void pack_pixels(const Block& block, int64_t group, const Cut& tiles, const Chunk& chunk,
-                   const Scratch& scratch) const {
-    const int64_t pixels = block.end - block.begin;
-    const PixelRun* run = scratch.runs;
-    for (int64_t t = 0, end; t < tiles.parts; t = end) {
-      for (end = t + 1; end < tiles.parts && scratch.in_place[end] == scratch.in_place[t];) ++end;
-      if (scratch.in_place[t]) continue;
-      const int64_t last = least(tiles.begin(end) * kShape.row_unit, pixels);
-      for (int64_t q = tiles.begin(t) * kShape.row_unit, count; q < last; q += count) {
-        while (run->begin + run->count <= q) ++run;
-        count = least(last, run->begin + run->count) - q;
-        BFloat16* to = scratch.panel + q * kPitch;
-        for (int s = 0; s < chunk.count; to += chunk.stretches[s++].count)
-          pack_run(*block.region, scratch.pixels[q], count, group, chunk.stretches[s], to);
-      }
-    }
-    // Rows that fill up the last unit: their sums are not written.
-    for (int64_t q = pixels; q < tiles.total * kShape.row_unit; ++q)
-      clear_products(scratch.panel + q * kPitch, chunk.depth);
-  }
-
-  void pack_run(const Region& region, const Pixel& first, int64_t count, int64_t group,
-                const Stretch& stretch, BFloat16* to) const {
-    Range inside;
-    const SquareSource source = source_of(copy_.plan, region, first, count, group, stretch, inside);
-    pack_rows(to + inside.begin * kPitch, kPitch, source, stretch.count);
-    for (int64_t q = 0; q < inside.begin; ++q) clear_products(to + q * kPitch, stretch.count);
-    for (int64_t q = inside.end; q < count; ++q) clear_products(to + q * kPitch, stretch.count);
+  void multiply(const PixelLines& lines, int64_t first, int64_t units, const BFloat16* weights,
+                int vectors, int count, bool add, float* sums, const Scratch& scratch) const {
+    const int64_t pitch = vectors * kSquareLanes;
+    const Cut tiles(units, kRowUnits);
+    for (int64_t t = 0; t < tiles.parts; ++t)
+      pair_tile(int(tiles.size(t)), vectors)(
+          scratch.read + first + tiles.begin(t), {lines.rows, lines.axes[2].read}, weights,
+          scratch.pieces, count, sums + tiles.begin(t) * lines.rows * pitch, pitch, add);
   }
 
   // Sums, rounded, become the result.
-  void write(const Block& block, int64_t channel, int64_t channels, int64_t pitch,
-             const Scratch& scratch) const {
-    const int64_t stride = p_.written_strides[1];
-    const int64_t step = block.region->w.step * p_.written_strides[3];
-    const float* bias = bias_ ? scratch.bias : nullptr;
-    for (const PixelRun* run = scratch.runs; run < scratch.runs + scratch.run_count; ++run) {
-      BFloat16* to = scratch.pixels[run->begin].written + channel * stride;
-      const float* sums = scratch.sums + run->begin * pitch;
+  void write(const PixelLines& lines, int64_t first, int64_t units, int64_t group, int64_t tile,
+             const float* sums, const Scratch& scratch) const {
+    const int64_t stride = p_.written_strides[1], step = lines.axes[2].written;
+    const int64_t pitch = weights_.tiles.size(tile) * kSquareLanes;
+    const int64_t channel = weights_.channels(tile);
+    const int64_t channels = least(pitch, p_.written_channels - channel);
+    const int64_t at = group * p_.written_channels + channel;
+    float biases[kTileWidth];
+    if (bias_) gather(biases, bias_ + at, 1, channels);
+    const float* bias = bias_ ? biases : nullptr;
+    const Unit* unit = scratch.units_of + first;
+    for (int64_t u = 0, run; u < units; u += run) {
+      // Units that follow each other are one run of pixels.
+      for (run = 1; u + run < units && unit[u + run].skip == 0 &&
+                    unit[u + run].written == unit[u].written + run * lines.rows * step;)
+        ++run;
+      const int64_t skip = unit[u].skip, count = run * lines.rows - skip;
+      const float* from = sums + (u * lines.rows + skip) * pitch;
+      BFloat16* to = unit[u].written + skip * step + at * stride;
       if (stride != 1) {
-        transpose_sums(to, stride, step, sums, pitch, bias, run->count, channels);
+        transpose_sums(to, stride, step, from, pitch, bias, count, channels);
         continue;
       }
-      for (int64_t q = 0; q < run->count; ++q)
-        round_sums(to + q * step, 1, sums + q * pitch, bias, channels);
+      for (int64_t q = 0; q < count; ++q)
+        round_sums(to + q * step, 1, from + q * pitch, bias, channels);
     }
   }
 
@@ -306,22 +251,25 @@ class MatrixGather {
   }
 
   const GatherPlan& p_;
-  DenseCopy copy_;
+  const GatherPlan& tensors_;
+  const MatrixGatherPlan& plan_;
+  PixelCopy copy_;
   PackedWeights weights_;
+  Cut chunks_;  // of the summation, in steps of each tap
   const BFloat16* read_;
   const BFloat16* bias_;
   BFloat16* written_;
-  Cut samples_;  // those worked on between two copies
-  Cut parts_;    // register tiles of written channels, cut into what a task takes at a time
+  BFloat16* copied_ = nullptr;
+  PixelLines* lines_;  // of each region
   char* workers_;
   int64_t worker_bytes_, bytes_, splits_ = 1;
 };
 
-inline size_t matrix_gather_workspace(const GatherPlan& plan, int workers) {
+inline size_t matrix_gather_workspace(const MatrixGatherPlan& plan, int workers) {
   return MatrixGather(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr).workspace_bytes();
 }
 
-inline void run_matrix_gather(const GatherPlan& plan, const void* read, const void* weight,
+inline void run_matrix_gather(const MatrixGatherPlan& plan, const void* read, const void* weight,
                               const void* bias, void* written, void* workspace,
                               const TaskPool& pool) {
   MatrixGather(plan, pool.workers, read, weight, bias, written, workspace).run(pool);

@@ -8,19 +8,22 @@ namespace {
 
 const char* refuses(const ConvProblem& problem, int isa) {
   if (problem.dtype != DILCONV_BFLOAT16) return "matrix runs bfloat16 only";
-  return matrix_for(problem, isa) ? nullptr : "the instruction set has no products of bfloat16";
+  return matrix_for(isa) ? nullptr : "the instruction set has no products of bfloat16";
 }
 
 // Pairs and vectors of few channels are mostly zeros, while direct's vectors hold pixels of long
-// contiguous rows, or input channels for grad_weight.
-const char* declines(const ConvProblem& p, int) {
+// contiguous rows, or input channels for grad_weight. Tiles are so fast that few written channels
+// do not matter.
+const char* declines(const ConvProblem& p, int isa) {
   constexpr int64_t kFewRead = 3, kLongRow = 32, kFewWeights = 2, kManyInputs = 16;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const bool forward = p.op == DILCONV_CONV2D, dense = p.x_strides[3] == 1 && p.y_strides[3] == 1;
   const int64_t read = forward ? in : out, written = forward ? out : in;
   const int64_t width = p.op == DILCONV_GRAD_INPUT ? p.in_size[1] : p.out_size[1];
+  const MatrixFunctions* matrix = matrix_for(isa);
+  const bool tiles = matrix && matrix->shape.row_unit > 1;
   const bool pixels = dense && ((read <= kFewRead && width >= kLongRow) ||
-                                (written <= kFewRead && width >= 2 * kLongRow));
+                                (written <= kFewRead && width >= 2 * kLongRow && !tiles));
   const bool inputs = out <= kFewWeights && in >= kManyInputs;
   const bool better = p.op == DILCONV_GRAD_WEIGHT ? inputs : pixels;
   return better && p.stride[0] == 1 && p.stride[1] == 1
@@ -30,7 +33,7 @@ const char* declines(const ConvProblem& p, int) {
 
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
   if (writes_nothing(problem)) return 0;
-  const MatrixFunctions& matrix = *matrix_for(problem, isa);
+  const MatrixFunctions& matrix = *matrix_for(isa);
   const int workers = choose_workers(problem, threads);
   if (problem.op == DILCONV_GRAD_WEIGHT)
     return matrix.weight.workspace_bytes(OwnedMatrixWeightPlan(problem, matrix.shape).plan,
@@ -40,7 +43,7 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int isa) {
   if (writes_nothing(problem)) return;
-  const MatrixFunctions& matrix = *matrix_for(problem, isa);
+  const MatrixFunctions& matrix = *matrix_for(isa);
   const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
     const OwnedMatrixWeightPlan owned(problem, matrix.shape);

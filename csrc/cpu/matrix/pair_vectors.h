@@ -3,13 +3,14 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr MatrixShape kShape = {2, 1, 256, 96, 2.4};
-constexpr int kRowUnits = 8;     // in a register tile
-constexpr int kTileVectors = 3;  // in a register tile
+constexpr MatrixShape kShape = {2, 1, 0, 1, 256, 4608, 2.4};
+constexpr int kRowUnits = 8;       // in a register tile
+constexpr int kTileVectors = 3;    // in a register tile
+constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together
 
 // What a thread sets up before it multiplies.
 struct Session {
-  Session() {}
+  explicit Session(int64_t) {}
 };
 
 // sum += even * even + odd * odd, for each lane's pair with the broadcast one.
@@ -25,14 +26,14 @@ inline Vector<float> add_pairs(Vector<float> sum, Pairs pairs, uint32_t pair) {
 }
 
 template <int R, int V>
-void multiply_pairs(const BFloat16* const* rows, const BFloat16* vectors, const Piece* pieces,
-                    int count, float* sums, int64_t pitch, bool add) {
+void multiply_pairs(const BFloat16* const* units, UnitRows, const BFloat16* vectors,
+                    const Piece* pieces, int count, float* sums, int64_t pitch, bool add) {
   constexpr int lanes = kLanes<float>;
   const BFloat16* row[R];
   Vector<float> total[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    row[r] = rows[r];
+    row[r] = units[r];
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) total[r][v] = Vector<float>{};
   }

@@ -1,34 +1,167 @@
 #include "planner.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace dilconv {
 namespace {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kTaskChannels = 256;  // written channels of one task, at most
+constexpr int64_t kTaskChannels = 256;  // of a weight gradient's task, written ones, at most
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+// Whether all kernel columns' channels side by side take half as many products as each column's in
+// whole steps, or fewer. Those of a strided grad_input differ from column to column.
+bool folds(const ConvProblem& p, int64_t read_channels, int64_t step) {
+  const int64_t columns = p.kernel[1];
+  return columns > 1 && (p.op == DILCONV_CONV2D || p.stride[1] == 1) &&
+         2 * round_up(columns * read_channels, step) <= columns * round_up(read_channels, step);
+}
+
+// The problem whose read columns are its written ones, each with all that it reads.
+ConvProblem fold_columns(const ConvProblem& problem) {
+  ConvProblem p = problem;
+  const int64_t columns = p.op == DILCONV_CONV2D ? p.out_size[1] : p.in_size[1];
+  p.in_size[1] = p.out_size[1] = columns;
+  p.kernel[1] = p.stride[1] = p.dilation[1] = 1;
+  p.pad_before[1] = p.pad_after[1] = 0;
+  return p;
+}
+
+// The read positions along an axis, inside the image or not, from the first to the last.
+Range reach(const GatherPlan& plan, int axis) {
+  Range all = {0, plan.read_size[axis]};
+  for (int64_t r = 0; r < plan.region_count; ++r) {
+    const Span& span = axis == 0 ? plan.regions[r].h : plan.regions[r].w;
+    for (int64_t t = 0; t < span.tap_count; ++t) {
+      const int64_t origin = span.taps[t].origin;
+      all.begin = std::min(all.begin, origin);
+      all.end = std::max(all.end, origin + (span.count - 1) * span.read_step + 1);
+    }
+  }
+  return all;
+}
+
+void set_fold(MatrixGatherPlan& plan, const ConvProblem& p) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  plan.folded_columns = p.kernel[1];
+  plan.fold_origin = forward ? -p.pad_before[1] : p.pad_before[1];
+  plan.fold_step = forward ? p.stride[1] : 1;
+  plan.fold_dilation = forward ? p.dilation[1] : -p.dilation[1];
+}
+
+// What the products see, given the regions: the tensor itself if that will do.
+void set_products(MatrixGatherPlan& plan, const MatrixShape& shape) {
+  constexpr int64_t kCopyBytes = 1048576;  // so many samples at a time that they stay in the cache
+  GatherPlan& q = plan.products;
+  const GatherPlan& t = plan.tensors;
+  const Range h = reach(q, 0), w = reach(q, 1);
+  const bool outside =
+      h.begin < 0 || h.end > q.read_size[0] || w.begin < 0 || w.end > q.read_size[1];
+  q.read_channels = round_up(t.read_channels * plan.folded_columns, shape.step);
+  plan.copied = outside || plan.folded_columns > 1 || t.read_strides[1] != 1 ||
+                q.read_channels != t.read_channels;
+  plan.before[0] = plan.copied ? -h.begin : 0;
+  plan.before[1] = plan.copied ? -w.begin : 0;
+  q.samples = q.batch;
+  if (!plan.copied) return;
+  q.read_size[0] = h.end - h.begin;
+  q.read_size[1] = w.end - w.begin;
+  const int64_t pixel = q.groups * q.read_channels;
+  const int64_t strides[] = {pixel * q.read_size[0] * q.read_size[1], 1, pixel * q.read_size[1],
+                             pixel};
+  std::copy(strides, strides + 4, q.read_strides);
+  q.samples =
+      std::min(q.batch, std::max<int64_t>(1, kCopyBytes / std::max<int64_t>(1, 2 * strides[0])));
+}
+
+// The time that a region's pixels take as these lines: in rows' steps of one product.
+double price(const GatherPlan& plan, const Region& region, const PixelLines& lines,
+             const MatrixShape& shape) {
+  constexpr int64_t kFarBytes = 4096;  // rows that far apart are each in another page
+  constexpr double kScattered = 128;   // one element written by itself
+  const PixelAxis& axis = lines.axes[2];
+  const int64_t unit_cost = shape.unit_cost * (2 * axis.read >= kFarBytes ? 2 : 1);
+  const int64_t products = region.h.tap_count * region.w.tap_count * plan.read_channels;
+  const int64_t vectors = divide_up(plan.written_channels, 2 * kLanes);
+  const bool scattered = plan.written_strides[1] != 1 && axis.written != 1;
+  return double(lines.units) *
+         (double(unit_cost + lines.rows) * double(products) * double(vectors) +
+          (scattered ? kScattered * double(lines.rows) * double(plan.written_channels) : 0));
+}
+
+// How long the plan takes, about: in rows' steps of one product.
+double estimate(const MatrixGatherPlan& plan, const MatrixShape& shape) {
+  const GatherPlan& q = plan.products;
+  double steps = 0;
+  for (int64_t r = 0; r < q.region_count; ++r)
+    steps += find_lines(plan, q.regions[r], q.samples, shape).cost;
+  const double copied = double(q.samples * q.read_size[0] * q.read_size[1] * shape.copy_cost) *
+                        double(q.read_channels);
+  return (steps + (plan.copied ? copied : 0)) / double(q.samples);
+}
+
 }  // namespace
 
-OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape) {
-  const ConvProblem p = flattened(problem);
-  set_roles(plan, p);
-  plan.vectors = VectorsHold::kWrittenChannels;
-  // A piece costs little more than the last register tile, which it may not fill.
-  constexpr int64_t kOverhead = 2;
-  regions_ = cut_regions(p, kOverhead, kOverhead);
-  plan.regions = regions_.data();
-  plan.region_count = regions_.size();
-  int64_t pixels = 0;
-  for (int64_t r = 0; r < plan.region_count; ++r)
-    pixels += plan.regions[r].h.count * plan.regions[r].w.count;
-  plan.samples = choose_samples(plan, pixels, 3 * kLanes, 2);
-  plan.panel_depth = shape.depth;
-  plan.block_pixels = std::min(shape.block_pixels, round_up(pixels * plan.samples, kLanes));
-  plan.split_channels = std::min(kTaskChannels, round_up(plan.written_channels, kLanes));
+PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_t samples,
+                      const MatrixShape& shape) {
+  const GatherPlan& q = plan.products;
+  PixelAxis n = {samples, q.read_strides[0], q.written_strides[0]};
+  PixelAxis h = {region.h.count, region.h.read_step * q.read_strides[2],
+                 region.h.step * q.written_strides[2]};
+  PixelAxis w = {region.w.count, region.w.read_step * q.read_strides[3],
+                 region.w.step * q.written_strides[3]};
+  // Rows that follow each other are one long row, and so are planes.
+  for (PixelAxis* outer : {&h, &n}) {
+    if (outer->read != w.count * w.read || outer->written != w.count * w.written) break;
+    w.count *= outer->count;
+    *outer = {1, 0, 0};
+  }
+  PixelLines best = {};
+  const PixelAxis orders[3][3] = {{n, h, w}, {n, w, h}, {h, w, n}};
+  for (const PixelAxis(&axes)[3] : orders) {
+    PixelLines lines;
+    std::copy(axes, axes + 3, lines.axes);
+    lines.line_units = divide_up(axes[2].count, shape.row_unit);
+    lines.rows = divide_up(axes[2].count, lines.line_units);
+    lines.units = axes[0].count * axes[1].count * lines.line_units;
+    lines.cost = price(q, region, lines, shape);
+    if (best.units == 0 || lines.cost < best.cost) best = lines;
+  }
+  return best;
+}
+
+OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& p, const MatrixShape& shape) {
+  constexpr int64_t kBlockRows = 1024, kBlockBytes = 524288;  // of a task
+  set_roles(plan.tensors, p);
+  const int64_t channels = plan.tensors.read_channels;
+  plan.folded_columns = 1;
+  if (folds(p, channels, shape.step)) set_fold(plan, p);
+  const ConvProblem seen = plan.folded_columns > 1 ? fold_columns(p) : p;
+  // Cut where taps enter or leave the image, finely or not: pieces may not fill units, what they
+  // leave uncut multiplies zeros.
+  double least_cost = 0;
+  for (const int64_t overhead : {0, 64, 256, 4096}) {
+    OwnedRegions regions = cut_regions(seen, overhead, overhead);
+    MatrixGatherPlan candidate = plan;
+    set_roles(candidate.products, seen);
+    candidate.products.regions = regions.data();
+    candidate.products.region_count = regions.size();
+    set_products(candidate, shape);
+    const double cost = estimate(candidate, shape);
+    if (overhead > 0 && cost >= least_cost) continue;
+    least_cost = cost;
+    plan = candidate;
+    regions_ = std::move(regions);
+  }
+  const int64_t depth = plan.products.read_channels;
+  const int64_t taps = std::max<int64_t>(1, seen.kernel[0] * seen.kernel[1]);
+  plan.chunk_channels = std::max(shape.step, shape.read_depth / taps / shape.step * shape.step);
+  const int64_t rows =
+      std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, 2 * depth), 8 * kLanes, kBlockRows);
+  plan.block_units = rows / shape.row_unit;
 }
 
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& p, const MatrixShape& shape) {

@@ -13,7 +13,7 @@ class OwnedMatrixGatherPlan {
   OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape);
   OwnedMatrixGatherPlan(const OwnedMatrixGatherPlan&) = delete;
 
-  GatherPlan plan;
+  MatrixGatherPlan plan;
 
  private:
   OwnedRegions regions_;

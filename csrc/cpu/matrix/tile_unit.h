@@ -3,14 +3,15 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr int kTiles = 8, kTileRows = 16, kTileBytes = 64;
+// Tiles from kVectorTile on hold vectors' operands, the others rows: of these there may be fewer.
+constexpr int kTiles = 8, kVectorTile = 6, kTileRows = 16, kTileBytes = 64;
 
 #if !defined(DILCONV_TWINS)
 
 // The state of a thread's tile unit, from construction to destruction.
 class TileUnit {
  public:
-  TileUnit() {
+  explicit TileUnit(int64_t rows) {
     struct {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {};
@@ -19,7 +20,7 @@ class TileUnit {
     static_assert(sizeof config == 64, "the layout that ldtilecfg reads");
     for (int tile = 0; tile < kTiles; ++tile) {
       config.row_bytes[tile] = kTileBytes;
-      config.rows[tile] = kTileRows;
+      config.rows[tile] = uint8_t(tile < kVectorTile ? rows : kTileRows);
     }
     __asm__ volatile("ldtilecfg %0" ::"m"(config));
   }
@@ -56,7 +57,9 @@ struct Tile {
 };
 
 thread_local Tile twin_tiles[kTiles];
-thread_local bool twin_configured = false;
+thread_local int64_t twin_rows = 0;  // 0: not configured
+
+inline int64_t rows_of(int tile) { return tile < kVectorTile ? twin_rows : kTileRows; }
 
 // As the instructions do, an operation outside a unit's lifetime ends the program.
 inline void check_twin(bool holds) {
@@ -65,41 +68,41 @@ inline void check_twin(bool holds) {
 
 class TileUnit {
  public:
-  TileUnit() {
-    check_twin(!twin_configured);
-    twin_configured = true;
+  explicit TileUnit(int64_t rows) {
+    check_twin(twin_rows == 0 && rows > 0 && rows <= kTileRows);
+    twin_rows = rows;
     __builtin_memset(twin_tiles, 0, sizeof twin_tiles);
   }
-  ~TileUnit() { twin_configured = false; }
+  ~TileUnit() { twin_rows = 0; }
   TileUnit(const TileUnit&) = delete;
 };
 
 template <int tile>
 inline void tile_zero() {
-  check_twin(twin_configured);
+  check_twin(twin_rows > 0);
   __builtin_memset(&twin_tiles[tile], 0, sizeof(Tile));
 }
 
 template <int tile>
 inline void tile_load(const void* from, int64_t stride) {
-  check_twin(twin_configured);
-  for (int row = 0; row < kTileRows; ++row)
+  check_twin(twin_rows > 0);
+  for (int row = 0; row < rows_of(tile); ++row)
     __builtin_memcpy(twin_tiles[tile].words[row], static_cast<const char*>(from) + row * stride,
                      kTileBytes);
 }
 
 template <int tile>
 inline void tile_store(void* to, int64_t stride) {
-  check_twin(twin_configured);
-  for (int row = 0; row < kTileRows; ++row)
+  check_twin(twin_rows > 0);
+  for (int row = 0; row < rows_of(tile); ++row)
     __builtin_memcpy(static_cast<char*>(to) + row * stride, twin_tiles[tile].words[row],
                      kTileBytes);
 }
 
 template <int sums, int rows, int vectors>
 inline void tile_dot() {
-  check_twin(twin_configured);
-  for (int row = 0; row < kTileRows; ++row)
+  check_twin(twin_rows > 0);
+  for (int row = 0; row < twin_rows; ++row)
     for (int pair = 0; pair < kTileBytes / 4; ++pair)
       for (int column = 0; column < kTileBytes / 4; ++column) {
         uint32_t& word = twin_tiles[sums].words[row][column];

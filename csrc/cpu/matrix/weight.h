@@ -113,7 +113,7 @@ class MatrixWeight {
     const Range items = {x_tasks_.begin(x_task), x_tasks_.begin(x_task + 1)};
     for (int64_t item = items.begin; item < items.end; ++item) clear_sums(group, split, item, y);
 
-    const Session session;
+    const Session session(kShape.row_unit);
     const int64_t chunks = p_.row_chunks * p_.column_chunks;
     for (int64_t c = chunks * split / p_.splits; c < chunks * (split + 1) / p_.splits; ++c) {
       const Chunk chunk = chunk_at(c);
@@ -268,11 +268,12 @@ class MatrixWeight {
       for (int64_t t = 0; t < row_tiles.parts; ++t) {
         const int64_t begin = row_tiles.begin(t) * kShape.row_unit;
         const int64_t column = tiles.begin(b) * kLanes<float>;
-        const BFloat16* rows[kRowUnits * kShape.row_unit];
-        for (int64_t r = 0; r < row_tiles.size(t) * kShape.row_unit; ++r)
-          rows[r] = first_row + (begin + r) * kProducts;
+        const BFloat16* units[kRowUnits];
+        for (int64_t r = 0; r < row_tiles.size(t); ++r)
+          units[r] = first_row + (begin + r * kShape.row_unit) * kProducts;
         pair_tile(int(row_tiles.size(t)), int(tiles.size(b)))(
-            rows, (p_.x_in_rows ? scratch.y : scratch.x) + column * kProducts, taps.pieces,
+            units, {kShape.row_unit, kProducts},
+            (p_.x_in_rows ? scratch.y : scratch.x) + column * kProducts, taps.pieces,
             taps.piece_count, sums + begin * columns_ + column, columns_, true);
       }
   }

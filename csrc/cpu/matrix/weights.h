@@ -4,22 +4,22 @@
 
 class PackedWeights {
  public:
-  PackedWeights(const GatherPlan& plan, const BFloat16* weight)
-      : read_channels(round_up(plan.read_channels, kShape.step)),
-        depth(plan.kernel[0] * plan.kernel[1] * read_channels),
-        tiles((plan.written_channels + kSquareLanes - 1) / kSquareLanes, kTileVectors),
-        p_(plan),
-        taps_(plan.kernel[0] * plan.kernel[1]),
+  PackedWeights(const MatrixGatherPlan& plan, const BFloat16* weight)
+      : read_channels(plan.products.read_channels),
+        taps(plan.products.kernel[0] * plan.products.kernel[1]),
+        tiles((plan.products.written_channels + kSquareLanes - 1) / kSquareLanes, kTileVectors),
+        p_(plan.tensors),
+        folded_columns_(plan.folded_columns),
         weight_(weight) {}
 
-  int64_t group_size() const { return tiles.total * kSquareLanes * depth; }
+  int64_t group_size() const { return tiles.total * kSquareLanes * taps * read_channels; }
   int64_t pack_tasks() const { return p_.groups * tiles.total; }
 
   // Written channels in register tiles before this one.
   int64_t channels(int64_t tile) const { return tiles.begin(tile) * kSquareLanes; }
 
   BFloat16* at(int64_t group, int64_t tile) const {
-    return packed + group * group_size() + channels(tile) * depth;
+    return packed + group * group_size() + channels(tile) * taps * read_channels;
   }
 
   // 16 written channels of a group.
@@ -27,53 +27,71 @@ class PackedWeights {
     const int64_t group = index / tiles.total, channel = index % tiles.total * kSquareLanes;
     const BFloat16* from =
         weight_ + group * p_.weight_group_stride + channel * p_.weight_strides[0];
-    const bool staged = taps_ > 1 && p_.weight_strides[3] == 1 &&
+    const bool staged = taps > 1 && p_.weight_strides[3] == 1 &&
                         p_.weight_strides[2] == p_.kernel[1] &&
-                        (p_.weight_strides[0] == taps_ || p_.weight_strides[1] == taps_);
-    for (int64_t c = 0; c < p_.read_channels; c += kSquareProducts)
-      if (staged)
+                        (p_.weight_strides[0] == taps || p_.weight_strides[1] == taps);
+    for (int64_t c = 0; c < read_channels; c += kSquareProducts)
+      if (folded_columns_ > 1)
+        pack_folded(from, group, channel, c);
+      else if (staged)
         pack_staged(from + c * p_.weight_strides[1], group, channel, c);
       else
-        for (int64_t tap = 0; tap < taps_; ++tap)
+        for (int64_t tap = 0; tap < taps; ++tap)
           pack_square(from + c * p_.weight_strides[1] + tap / p_.kernel[1] * p_.weight_strides[2] +
                           tap % p_.kernel[1] * p_.weight_strides[3],
-                      p_.weight_strides[0], p_.weight_strides[1], group, channel, tap, c);
+                      p_.weight_strides[0], p_.weight_strides[1], group, channel, tap, c,
+                      p_.read_channels - c);
   }
 
-  const int64_t read_channels;  // in whole steps
-  const int64_t depth;          // products of a written channel
-  const Cut tiles;              // vectors, cut into register tiles
+  const int64_t read_channels;  // in whole steps, of folded columns
+  const int64_t taps;
+  const Cut tiles;  // vectors, cut into register tiles
   BFloat16* packed = nullptr;
 
  private:
+  // Columns' channels side by side: they are few.
+  void pack_folded(const BFloat16* from, int64_t group, int64_t channel, int64_t c) const {
+    BFloat16 stage[kSquareLanes * kSquareProducts];
+    const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
+    const int64_t products = least(kSquareProducts, folded_columns_ * p_.read_channels - c);
+    for (int64_t row = 0; row < taps; ++row) {
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        for (int64_t k = 0; k < products; ++k)
+          stage[lane * kSquareProducts + k] =
+              from[lane * p_.weight_strides[0] + (c + k) % p_.read_channels * p_.weight_strides[1] +
+                   row * p_.weight_strides[2] + (c + k) / p_.read_channels * p_.weight_strides[3]];
+      pack_square(stage, kSquareProducts, 1, group, channel, row, c, products);
+    }
+  }
+
   // Taps lie innermost: each is brought together first.
   void pack_staged(const BFloat16* from, int64_t group, int64_t channel, int64_t c) const {
     constexpr int64_t kMostTaps = 16;
     BFloat16 stage[kMostTaps][kSquareLanes * kSquareProducts];
     const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
     const int64_t products = least(kSquareProducts, p_.read_channels - c);
-    const bool lanes_dense = p_.weight_strides[0] == taps_;
+    const bool lanes_dense = p_.weight_strides[0] == taps;
     const int64_t rows = lanes_dense ? products : lanes, columns = lanes_dense ? lanes : products;
     const int64_t stride = p_.weight_strides[lanes_dense ? 1 : 0];
-    for (int64_t first = 0; first < taps_; first += kMostTaps) {
-      const int64_t taps = least(kMostTaps, taps_ - first);
+    for (int64_t first = 0; first < taps; first += kMostTaps) {
+      const int64_t count = least(kMostTaps, taps - first);
       for (int64_t r = 0; r < rows; ++r) {
         const BFloat16* row = from + r * stride + first;
-        for (int64_t column = 0; column < columns; ++column, row += taps_)
-          for (int64_t tap = 0; tap < taps; ++tap) stage[tap][r * columns + column] = row[tap];
+        for (int64_t column = 0; column < columns; ++column, row += taps)
+          for (int64_t tap = 0; tap < count; ++tap) stage[tap][r * columns + column] = row[tap];
       }
-      for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t tap = 0; tap < count; ++tap)
         pack_square(stage[tap], lanes_dense ? 1 : columns, lanes_dense ? columns : 1, group,
-                    channel, first + tap, c);
+                    channel, first + tap, c, products);
     }
   }
 
   void pack_square(const BFloat16* from, int64_t lane_stride, int64_t product_stride, int64_t group,
-                   int64_t channel, int64_t tap, int64_t c) const {
+                   int64_t channel, int64_t tap, int64_t c, int64_t products) const {
     const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
-    const int64_t products = least(kSquareProducts, p_.read_channels - c);
     const int64_t rounded = least(kSquareProducts, read_channels - c);
-    const SquareSource source = {from, lane_stride, product_stride, lanes, 0, products};
+    const SquareSource source = {from,  lane_stride, product_stride,
+                                 lanes, 0,           least(kSquareProducts, products)};
     int64_t tile = 0;
     while (channels(tile + 1) <= channel) ++tile;
     const int64_t width = channels(tile + 1) - channels(tile);
@@ -82,6 +100,6 @@ class PackedWeights {
   }
 
   const GatherPlan& p_;
-  int64_t taps_;
+  int64_t folded_columns_;
   const BFloat16* weight_;
 };

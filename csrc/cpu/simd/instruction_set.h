@@ -47,7 +47,7 @@ struct InstructionSet {
 // Native products of bfloat16.
 struct MatrixFunctions {
   MatrixShape shape;
-  GatherFunctions<GatherPlan> gather;
+  GatherFunctions<MatrixGatherPlan> gather;
   WeightFunctions<MatrixWeightPlan> weight;
 };
 

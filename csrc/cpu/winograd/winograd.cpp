@@ -24,7 +24,7 @@ const char* refuses(const ConvProblem& p, int) {
 const char* declines(const ConvProblem& p, int isa) {
   const double gain = choose_winograd_form(p).gain;
   if (gain <= 1) return "winograd's transforms would cost more than it saves";
-  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(p, isa) : nullptr;
+  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(isa) : nullptr;
   return matrix && gain <= matrix->shape.speed ? "native products of bfloat16 are faster" : nullptr;
 }
 

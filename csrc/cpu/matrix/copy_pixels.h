@@ -1,0 +1,100 @@
+// The copy of some samples that products read where the tensor as it lies will not do.
+//
+// Included inside an instruction set's anonymous namespace; see matrix.inc.
+
+class PixelCopy {
+ public:
+  explicit PixelCopy(const MatrixGatherPlan& plan)
+      : p_(plan), from_(plan.tensors), to_(plan.products) {
+    // Dense planes without zeros around them are one long row.
+    const bool dense = plan.folded_columns == 1 && to_.read_size[0] == from_.read_size[0] &&
+                       to_.read_size[1] == from_.read_size[1] &&
+                       from_.read_strides[2] == from_.read_size[1] * from_.read_strides[3];
+    rows_ = dense ? 1 : to_.read_size[0];
+    columns_ = dense ? from_.read_size[0] * from_.read_size[1] : from_.read_size[1];
+    parts_ = dense ? Cut(columns_, kColumns).parts : 1;
+  }
+
+  // Of one worker, in elements.
+  int64_t scratch() const {
+    return p_.folded_columns > 1 && !dense_pixels() ? columns_ * row_pitch() : 0;
+  }
+
+  // Of one sample.
+  int64_t tasks() const { return rows_ * parts_; }
+
+  // One task of the samples, counted from `read`.
+  void run(const BFloat16* read, BFloat16* copy, int64_t index, BFloat16* scratch) const {
+    const int64_t n = index / tasks(), row = index % tasks() / parts_, part = index % parts_;
+    const int64_t h = row - p_.before[0], pixel = to_.read_strides[3];
+    const BFloat16* from = read + n * from_.read_strides[0] + h * from_.read_strides[2];
+    BFloat16* to = copy + n * to_.read_strides[0] + row * to_.read_strides[2];
+    if (parts_ > 1) {
+      const int64_t begin = columns_ * part / parts_, end = columns_ * (part + 1) / parts_;
+      return pack_pixels(from + begin * from_.read_strides[3], to + begin * pixel, end - begin);
+    }
+    if (rows_ > 1 && (h < 0 || h >= from_.read_size[0]))
+      return clear_products(to, to_.read_strides[2]);
+    if (p_.folded_columns > 1) return fold(from, to, scratch);
+    const int64_t left = p_.before[1] * pixel, inside = columns_ * pixel;
+    clear_products(to, left);
+    pack_pixels(from, to + left, columns_);
+    if (rows_ > 1) clear_products(to + left + inside, to_.read_strides[2] - left - inside);
+  }
+
+ private:
+  static constexpr int64_t kColumns = 256;  // of a task, of planes without rows
+
+  bool dense_pixels() const { return from_.read_strides[1] == 1; }
+  int64_t row_pitch() const { return round_up(from_.read_channels, 2); }
+
+  // Few channels at a time: their planes are far from each other, so each is another page.
+  void pack_pixels(const BFloat16* from, BFloat16* to, int64_t count) const {
+    for (int64_t group = 0; group < to_.groups; ++group)
+      for (int64_t c = 0; c < to_.read_channels; c += kSquareProducts)
+        pack_rows(to + group * to_.read_channels + c, to_.read_strides[3],
+                  {from + (group * from_.read_channels + c) * from_.read_strides[1],
+                   from_.read_strides[3], from_.read_strides[1], count, 0,
+                   most(0, least(kSquareProducts, from_.read_channels - c))},
+                  least(kSquareProducts, to_.read_channels - c));
+  }
+
+  // Every written pixel's columns side by side.
+  void fold(const BFloat16* from, BFloat16* to, BFloat16* scratch) const {
+    const int64_t channels = from_.read_channels;
+    clear_products(to, to_.read_strides[2]);
+    for (int64_t group = 0; group < to_.groups; ++group, from += channels * from_.read_strides[1]) {
+      const BFloat16* pixels = from;
+      int64_t pitch = from_.read_strides[3];
+      if (!dense_pixels()) {
+        pitch = row_pitch();
+        pack_rows(scratch, pitch,
+                  {from, from_.read_strides[3], from_.read_strides[1], columns_, 0, channels},
+                  pitch);
+        pixels = scratch;
+      }
+      for (int64_t k = 0; k < p_.folded_columns; ++k) {
+        const int64_t origin = p_.fold_origin + k * p_.fold_dilation, step = p_.fold_step;
+        const int64_t begin = origin >= 0 ? 0 : (step - 1 - origin) / step;
+        const int64_t end =
+            origin >= columns_ ? 0 : least(to_.read_size[1], (columns_ - 1 - origin) / step + 1);
+        BFloat16* at = to + group * to_.read_channels + k * channels;
+        for (int64_t j = begin; j < end; ++j)
+          copy_products(at + j * to_.read_strides[3], pixels + (origin + j * step) * pitch,
+                        channels);
+      }
+    }
+  }
+
+  static void copy_products(BFloat16* to, const BFloat16* from, int64_t count) {
+    for (; count > kSquareProducts;
+         count -= kSquareProducts, to += kSquareProducts, from += kSquareProducts)
+      store_products(to, load_products(from, kSquareProducts), kSquareProducts);
+    store_products(to, load_products(from, count), count);
+  }
+
+  const MatrixGatherPlan& p_;
+  const GatherPlan& from_;
+  const GatherPlan& to_;
+  int64_t rows_, columns_, parts_;
+};
