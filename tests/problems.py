@@ -265,6 +265,8 @@ PROBLEMS: list[Problem] = [
     Problem("image_1_column", 1, 4, 4, (12, 1), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("batch_0", 0, 4, 6, (8, 8), (3, 3), padding=(1, 1, 1, 1)),
     Problem("batch_0_depthwise", 0, 4, 4, (8, 8), (3, 3), groups=4),
+    Problem("batch_40", 40, 32, 4, (3, 2), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("columns_40", 1, 32, 4, (40, 3), (3, 3), padding=(1, 1, 1, 1)),
     Problem("batch_9", 9, 3, 4, (5, 5), (3, 3), padding=(1, 1, 1, 1)),
     Problem("unbatched", None, 4, 6, (7, 8), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("unbatched_depthwise", None, 6, 6, (7, 8), (3, 3), padding=(1, 1, 1, 1), groups=6),
@@ -288,6 +290,8 @@ PROBLEMS: list[Problem] = [
     Problem("large_1d", 2, 20, 24, (3001,), (3,), (1, 1), (0, 0, 256, 0), (1, 128), slow=True),
     Problem("large_stem", 2, 3, 64, (65, 67), (7, 7), (2, 2), (3,) * 4, slow=True),
     Problem("large_groups", 1, 96, 160, (20, 33), (3, 3), (1, 1), (2,) * 4, (2, 2), 4, slow=True),
+    Problem("large_channels", 1, 600, 40, (9, 18), (3, 3), (1, 1), (1,) * 4, slow=True),
+    Problem("large_planes", 1, 3, 3, (60, 300), (3, 3), (1, 1), (1,) * 4, groups=3, slow=True),
     Problem("large_batch", 40, 6, 9, (12, 13), (3, 3), (1, 1), (1,) * 4, slow=True),
 ]  # fmt: skip
 
