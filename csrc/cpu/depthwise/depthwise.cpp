@@ -79,9 +79,10 @@ struct OwnedPlan {
     const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
     const bool rows_dense = plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
     const bool widened = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+    const int64_t taps = p.kernel[0] * p.kernel[1];
     // Turning pixels and channels around costs as much as about twelve taps.
-    const bool short_sums = p.op != DILCONV_GRAD_WEIGHT && p.kernel[0] * p.kernel[1] <= 5 &&
-                            plan.written_size[1] >= 8 * lanes;
+    const bool short_sums =
+        p.op != DILCONV_GRAD_WEIGHT && taps <= 5 && plan.written_size[1] >= 8 * lanes;
     // Tiles of sums take whole vectors of a row.
     plan.squares = p.op != DILCONV_GRAD_WEIGHT && squares(p) && plan.written_size[1] >= lanes;
     const int64_t width = plan.written_size[1], filled = round_up(width, lanes);
@@ -89,7 +90,6 @@ struct OwnedPlan {
     // 16-bit types are turned slowly, and of the weight's gradient neither tensor is turned then.
     constexpr int64_t kPlaneBytes = 1048576;  // the second-level cache's
     const int64_t positions = p.in_size[0] * p.in_size[1] + p.out_size[0] * p.out_size[1];
-    const int64_t taps = p.kernel[0] * p.kernel[1];
     const bool full_weight_rows = widened && p.op == DILCONV_GRAD_WEIGHT && p.stride[1] == 1 &&
                                   p.kernel[0] > 1 && width >= lanes &&
                                   (taps + 14) * width >= (taps + 4) * filled &&
@@ -98,8 +98,7 @@ struct OwnedPlan {
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
     const int64_t affordable = plan.group == 1 ? 25 : 4;  // taps; those of groups share no loads
-    const bool loads = !widened || (quick && p.op != DILCONV_GRAD_WEIGHT &&
-                                    p.kernel[0] * p.kernel[1] <= affordable);
+    const bool loads = !widened || (quick && p.op != DILCONV_GRAD_WEIGHT && taps <= affordable);
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
     else if (rows_dense && plan.depth == 1 && plan.group == 1 && rows_pack_well(p) &&

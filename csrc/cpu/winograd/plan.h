@@ -39,15 +39,15 @@ struct WinogradPlan {
   int64_t weight_group_stride;
   bool flipped;  // grad_input reads the kernel's elements in reverse order
   WinogradAxis h, w;
-  int64_t task_tiles;         // that a task of conv2d or grad_input works on, about
-  int64_t chunk_tiles;        // of a chunk of grad_weight's sums, about
-  int64_t sums_bytes;         // of grad_weight's transformed gradients, at a time
-  int64_t worker_sums_bytes;  // of those, a worker's
+  int64_t task_tiles;    // that a task of conv2d or grad_input works on, about
+  int64_t chunk_tiles;   // of a chunk of grad_weight's sums, about
+  int64_t sums_bytes;    // of grad_weight's transformed gradients, at a time
   int64_t pass_vectors;  // vectors of written channels whose transformed weights exist at a time
 };
 
 // Where summations over channels or tiles are cut.
 constexpr int64_t kWinogradDepth = 128;
 constexpr int64_t kWinogradChunks = 64;  // that are added up before they are added to the total
+constexpr int64_t kWinogradSumBytes = 3145728;  // of a worker's sums of grad_weight, at most
 
 }  // namespace dilconv

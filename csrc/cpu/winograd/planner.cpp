@@ -27,7 +27,6 @@ constexpr int64_t kMoreBytes = 524288;
 
 // A worker's sums of grad_weight pass by for every chunk of tiles: with more of them it is faster
 // to transform the tiles again.
-constexpr int64_t kWorkerSumBytes = 3145728;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -102,7 +101,6 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   plan.task_tiles = task_tiles(form);
   plan.chunk_tiles = chunk_tiles(form);
   plan.sums_bytes = bytes;
-  plan.worker_sums_bytes = kWorkerSumBytes;
   plan.pass_vectors =
       std::clamp<int64_t>(bytes / std::max<int64_t>(1, filter_bytes * lanes), 1,
                           std::max<int64_t>(1, divide_up(plan.written_channels, lanes)));

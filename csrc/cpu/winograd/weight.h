@@ -67,7 +67,7 @@ class WinogradWeight {
     int64_t in = in_vectors_, out = out_vectors_;
     const auto too_large = [&] {
       const int64_t bytes = Form::planes * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T));
-      return bytes > p_.worker_sums_bytes || bytes * workers > p_.sums_bytes;
+      return bytes > kWinogradSumBytes || bytes * workers > p_.sums_bytes;
     };
     const auto too_few = [&] {
       return p_.groups * Cut(in_vectors_, in).parts * Cut(out_vectors_, out).parts < workers;
