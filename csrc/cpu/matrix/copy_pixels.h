@@ -73,17 +73,43 @@ class PixelCopy {
                   pitch);
         pixels = scratch;
       }
+      const Range joined = copy_joined(to + group * to_.read_channels, pixels, pitch);
       for (int64_t k = 0; k < p_.folded_columns; ++k) {
-        const int64_t origin = p_.fold_origin + k * p_.fold_dilation, step = p_.fold_step;
-        const int64_t begin = origin >= 0 ? 0 : (step - 1 - origin) / step;
-        const int64_t end =
-            origin >= columns_ ? 0 : least(to_.read_size[1], (columns_ - 1 - origin) / step + 1);
+        const Range inside = written_inside(k);
         BFloat16* at = to + group * to_.read_channels + k * channels;
-        for (int64_t j = begin; j < end; ++j)
-          copy_products(at + j * to_.read_strides[3], pixels + (origin + j * step) * pitch,
-                        channels);
+        // Before and after those that are copied already.
+        const BFloat16* column = pixels + column_of(k) * pitch;
+        copy_written(at, column, pitch, {inside.begin, least(inside.end, joined.begin)}, channels);
+        copy_written(at, column, pitch, {most(inside.begin, joined.end), inside.end}, channels);
       }
     }
+  }
+
+  // `count` products to each written pixel.
+  void copy_written(BFloat16* to, const BFloat16* from, int64_t pitch, Range written,
+                    int64_t count) const {
+    const int64_t pixel = to_.read_strides[3], step = p_.fold_step * pitch;
+    for (int64_t j = written.begin; j < written.end; ++j)
+      copy_products(to + j * pixel, from + j * step, count);
+  }
+
+  // The column that kernel column k reads for the first written one.
+  int64_t column_of(int64_t k) const { return p_.fold_origin + k * p_.fold_dilation; }
+
+  // The written columns for which that is inside the image.
+  Range written_inside(int64_t k) const {
+    const int64_t origin = column_of(k), step = p_.fold_step;
+    return {origin >= 0 ? 0 : (step - 1 - origin) / step,
+            origin >= columns_ ? 0 : least(to_.read_size[1], (columns_ - 1 - origin) / step + 1)};
+  }
+
+  // Where all kernel columns read neighbours inside the image, they are one piece; returns for
+  // which written columns.
+  Range copy_joined(BFloat16* to, const BFloat16* pixels, int64_t pitch) const {
+    if (p_.fold_dilation != 1 || pitch != from_.read_channels) return {0, 0};
+    const Range all = {written_inside(0).begin, written_inside(p_.folded_columns - 1).end};
+    copy_written(to, pixels + column_of(0) * pitch, pitch, all, p_.folded_columns * pitch);
+    return all.begin < all.end ? all : Range{0, 0};
   }
 
   static void copy_products(BFloat16* to, const BFloat16* from, int64_t count) {

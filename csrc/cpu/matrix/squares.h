@@ -264,7 +264,17 @@ inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t
 // The same for `count` sums in whole vectors, with a bias for each, if there is one.
 inline void round_sums(BFloat16* to, int64_t step, const float* sums, const float* bias,
                        int64_t count) {
-  for (int64_t i = 0; i < count; i += kSquareLanes) {
+  int64_t i = 0;
+#if !defined(DILCONV_TWINS)
+  // Two vectors become one: half as many stores.
+  for (; step == 1 && i + kSquareProducts <= count; i += kSquareProducts) {
+    Vector<float> low = load(sums + i), high = load(sums + i + kSquareLanes);
+    if (bias) low += load(bias + i), high += load(bias + i + kSquareLanes);
+    store_products(to + i, Products(_mm512_cvtne2ps_pbh(__m512(high), __m512(low))),
+                   kSquareProducts);
+  }
+#endif
+  for (; i < count; i += kSquareLanes) {
     Vector<float> total = load(sums + i);
     if (bias) total += load(bias + i);
     round_vector(to + i * step, step, total, least(kSquareLanes, count - i));
