@@ -62,7 +62,7 @@ struct MatrixWeightPlan {
   int64_t chunk_rows, chunk_columns, pitch;
   int64_t row_chunks, column_chunks;
   int64_t splits;         // partial sums, added up in order: fixed by the problem
-  int64_t x_tasks;        // along (tap, input channel)
+  int64_t x_tasks;        // along (tap, input channel), at most
   int64_t task_channels;  // output channels of one task, at most
   const Range* valid_h;   // per kernel element: output positions whose tap reads inside the image
   const Range* valid_w;

@@ -22,9 +22,8 @@ class MatrixWeight {
         y_(static_cast<const BFloat16*>(y)),
         w_(static_cast<BFloat16*>(w)),
         x_blocks_((plan.in_channels + x_unit_ - 1) / x_unit_, kXChannels / x_unit_),
-        x_tasks_(taps_ * x_blocks_.parts,
-                 (taps_ * x_blocks_.parts + plan.x_tasks - 1) / plan.x_tasks),
-        y_tasks_((plan.out_channels + y_unit_ - 1) / y_unit_, plan.task_channels / y_unit_) {
+        y_tasks_((plan.out_channels + y_unit_ - 1) / y_unit_, plan.task_channels / y_unit_),
+        x_tasks_(choose_x_tasks(workers)) {
     const int64_t in = x_blocks_.total * x_unit_, out = y_tasks_.total * y_unit_;
     rows_ = plan.x_in_rows ? in : out;
     columns_ = plan.x_in_rows ? out : in;
@@ -68,6 +67,15 @@ class MatrixWeight {
     BFloat16* y;
     int64_t bytes;
   };
+
+  // As few as keep the workers busy, for each packs y anew.
+  Cut choose_x_tasks(int workers) const {
+    const int64_t items = taps_ * x_blocks_.parts;
+    const int64_t others = most(1, problem_.groups * p_.splits * y_tasks_.parts);
+    const int64_t wanted = workers == 1 ? 1 : (2 * workers + others - 1) / others;
+    const int64_t tasks = least(p_.x_tasks, wanted);
+    return Cut(items, (items + tasks - 1) / tasks);
+  }
 
   // Output rows, counted through the batch, by columns.
   struct Chunk {
@@ -309,7 +317,7 @@ class MatrixWeight {
   const BFloat16* y_;
   BFloat16* w_;
   Cut x_blocks_;            // units of x's channels, cut into what is packed at a time
-  Cut x_tasks_, y_tasks_;   // blocks of x times taps, units of y
+  Cut y_tasks_, x_tasks_;   // units of y, blocks of x times taps
   int64_t rows_, columns_;  // of the sums of a tap
   float* sums_;
   char* workers_;
