@@ -7,12 +7,12 @@ class PixelCopy {
   explicit PixelCopy(const MatrixGatherPlan& plan)
       : p_(plan), from_(plan.tensors), to_(plan.products) {
     // Dense planes without zeros around them are one long row.
-    const bool dense = plan.folded_columns == 1 && to_.read_size[0] == from_.read_size[0] &&
-                       to_.read_size[1] == from_.read_size[1] &&
-                       from_.read_strides[2] == from_.read_size[1] * from_.read_strides[3];
-    rows_ = dense ? 1 : to_.read_size[0];
-    columns_ = dense ? from_.read_size[0] * from_.read_size[1] : from_.read_size[1];
-    parts_ = dense ? Cut(columns_, kColumns).parts : 1;
+    dense_ = plan.folded_columns == 1 && to_.read_size[0] == from_.read_size[0] &&
+             to_.read_size[1] == from_.read_size[1] &&
+             from_.read_strides[2] == from_.read_size[1] * from_.read_strides[3];
+    rows_ = dense_ ? 1 : to_.read_size[0];
+    columns_ = dense_ ? from_.read_size[0] * from_.read_size[1] : from_.read_size[1];
+    parts_ = dense_ ? Cut(columns_, kColumns).parts : 1;
   }
 
   // Of one worker, in elements.
@@ -33,13 +33,13 @@ class PixelCopy {
       const int64_t begin = columns_ * part / parts_, end = columns_ * (part + 1) / parts_;
       return pack_pixels(from + begin * from_.read_strides[3], to + begin * pixel, end - begin);
     }
-    if (rows_ > 1 && (h < 0 || h >= from_.read_size[0]))
+    if (!dense_ && (h < 0 || h >= from_.read_size[0]))
       return clear_products(to, to_.read_strides[2]);
     if (p_.folded_columns > 1) return fold(from, to, scratch);
     const int64_t left = p_.before[1] * pixel, inside = columns_ * pixel;
     clear_products(to, left);
     pack_pixels(from, to + left, columns_);
-    if (rows_ > 1) clear_products(to + left + inside, to_.read_strides[2] - left - inside);
+    if (!dense_) clear_products(to + left + inside, to_.read_strides[2] - left - inside);
   }
 
  private:
@@ -122,5 +122,6 @@ class PixelCopy {
   const MatrixGatherPlan& p_;
   const GatherPlan& from_;
   const GatherPlan& to_;
+  bool dense_;
   int64_t rows_, columns_, parts_;
 };

@@ -16,6 +16,7 @@ const char* refuses(const ConvProblem& problem, int isa) {
 // do not matter.
 const char* declines(const ConvProblem& p, int isa) {
   constexpr int64_t kFewRead = 3, kLongRow = 32, kFewWeights = 2, kManyInputs = 16;
+  constexpr int64_t kFewProducts = 320;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const bool forward = p.op == DILCONV_CONV2D, dense = p.x_strides[3] == 1 && p.y_strides[3] == 1;
   const int64_t read = forward ? in : out, written = forward ? out : in;
@@ -25,10 +26,12 @@ const char* declines(const ConvProblem& p, int isa) {
   const bool pixels = dense && ((read <= kFewRead && width >= kLongRow) ||
                                 (written <= kFewRead && width >= 2 * kLongRow && !tiles));
   const bool inputs = out <= kFewWeights && in >= kManyInputs;
-  const bool better = p.op == DILCONV_GRAD_WEIGHT ? inputs : pixels;
-  return better && p.stride[0] == 1 && p.stride[1] == 1
-             ? "with so few channels the products would be mostly of zeros"
-             : nullptr;
+  const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
+  const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;
+  // The copy for tiles takes longer than so few products do.
+  const bool little =
+      !gradient && tiles && dense && p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;
+  return better || little ? "with so few channels the products would be mostly of zeros" : nullptr;
 }
 
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
