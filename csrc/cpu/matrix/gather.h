@@ -55,29 +55,29 @@ class MatrixGather {
 
   // Pixels of a block that are the rows of a unit.
   struct Unit {
-    BFloat16* written;  // the first channel
+    BFloat16* written;  // the first row's first channel
     int64_t skip;       // rows that the unit before has, too
   };
 
   // What one worker needs while it runs a task.
   struct Scratch {
     Scratch(char* base, const MatrixGather& g) {
-      const int64_t units = g.plan_.block_units;
+      const int64_t count = g.plan_.block_units;
       const bool kept = g.chunks_.parts > 1;
-      const int64_t sets = kept ? Cut(units, kTileUnits).parts * kKeptTiles : 1;
+      const int64_t sets = kept ? Cut(count, kTileUnits).parts * kKeptTiles : 1;
       Arena arena(base);
       // Squares of sums are transposed, the last ones beyond them.
       sums = arena.take<float>(sets * kTileSums + kSquareLanes * kTileWidth);
       pieces = arena.take<Piece>(g.weights_.taps);
-      read = arena.take<const BFloat16*>(units);
-      units_of = arena.take<Unit>(units);
+      read = arena.take<const BFloat16*>(count);
+      units = arena.take<Unit>(count);
       row = arena.take<BFloat16>(g.plan_.copied ? g.copy_.scratch() : 0);
       bytes = arena.used();
     }
     float* sums;
     Piece* pieces;
     const BFloat16** read;  // what a unit's first row reads with the first tap
-    Unit* units_of;
+    Unit* units;
     BFloat16* row;  // of the tensor, while it is copied
     int64_t bytes;
   };
@@ -143,7 +143,7 @@ class MatrixGather {
     for (int64_t u = 0; u < count; ++u) {
       const int64_t begin = least(k * lines.rows, axes[2].count - lines.rows);
       scratch.read[u] = read + i * axes[0].read + j * axes[1].read + begin * axes[2].read;
-      scratch.units_of[u] = {
+      scratch.units[u] = {
           written + i * axes[0].written + j * axes[1].written + begin * axes[2].written,
           k * lines.rows - begin};
       if (++k < lines.line_units) continue;
@@ -166,10 +166,10 @@ class MatrixGather {
                              group * p_.read_channels + channel * kShape.step;
         const int64_t vector =
             (h.kernel * p_.kernel[1] + w.kernel) * p_.read_channels + channel * kShape.step;
-        Piece& last = pieces[count - 1];
-        const int64_t products = count > 0 ? last.steps * kShape.step : 0;
-        if (count > 0 && last.row + products == from && last.vector + products == vector)
-          last.steps += steps;
+        Piece* last = count > 0 ? &pieces[count - 1] : nullptr;
+        const int64_t products = last ? last->steps * kShape.step : 0;
+        if (last && last->row + products == from && last->vector + products == vector)
+          last->steps += steps;
         else
           pieces[count++] = {from, vector, steps};
       }
@@ -214,7 +214,7 @@ class MatrixGather {
     float biases[kTileWidth];
     if (bias_) gather(biases, bias_ + at, 1, channels);
     const float* bias = bias_ ? biases : nullptr;
-    const Unit* unit = scratch.units_of + first;
+    const Unit* unit = scratch.units + first;
     for (int64_t u = 0, run; u < units; u += run) {
       // Units that follow each other are one run of pixels.
       for (run = 1; u + run < units && unit[u + run].skip == 0 &&
