@@ -40,6 +40,17 @@ def test_it_declines_where_most_products_would_be_of_zeros(isa: str) -> None:
     assert forward.map(channels_last).selected(isa) == "matrix"
 
 
+@pytest.mark.parametrize("isa", [isa for isa in NATIVE if isa == "amx"])
+def test_tiles_decline_few_products_of_few_read_channels(isa: str) -> None:
+    pointwise = Problem("few_products", 2, 16, 16, (8, 64), (1, 1))
+    first = Problem("first_layer", 2, 1, 32, (8, 64), (3, 3), padding=(1,) * 4)
+    for op, p, kernel in (
+        ("conv2d", pointwise, "direct"),
+        ("conv2d_grad_input", first, "matrix"),
+    ):
+        assert make_call(op, p, make_tensors(p, torch.bfloat16)).selected(isa) == kernel
+
+
 @pytest.mark.parametrize("isa", NATIVE)
 def test_winograd_must_beat_native_products(isa: str) -> None:
     """Winograd's float32 products pay where they are few enough; here they are not."""

@@ -28,9 +28,9 @@ const char* declines(const ConvProblem& p, int isa) {
   const bool inputs = out <= kFewWeights && in >= kManyInputs;
   const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
   const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;
-  // The copy for tiles takes longer than so few products do.
-  const bool little =
-      !gradient && tiles && dense && p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;
+  // Few channels are copied as a whole step, which takes longer than so few products do.
+  const bool little = !gradient && tiles && dense && 2 * read <= matrix->shape.step &&
+                      p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;
   return better || little ? "with so few channels the products would be mostly of zeros" : nullptr;
 }
 
