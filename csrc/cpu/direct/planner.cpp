@@ -243,6 +243,28 @@ ConvProblem swap_operands(const ConvProblem& p) {
   return result;
 }
 
+// The problem, a 1×1 convolution of dense planes as one of single rows.
+ConvProblem flattened(const ConvProblem& problem) {
+  ConvProblem p = problem;
+  if (!flattens(p)) return p;
+  p.in_size[1] *= p.in_size[0];
+  p.out_size[1] *= p.out_size[0];
+  p.in_size[0] = p.out_size[0] = 1;
+  return p;
+}
+
+// How many samples are worked on together: as many as stay in the cache, or as it takes to fill
+// tiles of `tile` pixels. pixels: written ones of a sample.
+int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes) {
+  constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
+  const int64_t sample_bytes =
+      plan.groups * element_bytes *
+      (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
+  const int64_t filling = divide_up(tile * plan.region_count, std::max<int64_t>(1, pixels));
+  return std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch),
+                    plan.batch);
+}
+
 }  // namespace
 
 std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
@@ -251,15 +273,6 @@ std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
     valid.push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
                                     p.out_size[axis], p.in_size[axis]));
   return valid;
-}
-
-ConvProblem flattened(const ConvProblem& problem) {
-  ConvProblem p = problem;
-  if (!flattens(p)) return p;
-  p.in_size[1] *= p.in_size[0];
-  p.out_size[1] *= p.out_size[0];
-  p.in_size[0] = p.out_size[0] = 1;
-  return p;
 }
 
 void set_roles(GatherPlan& plan, const ConvProblem& p) {
@@ -299,16 +312,6 @@ OwnedRegions whole_regions(const ConvProblem& problem) {
 
 OwnedRegions cut_regions(const ConvProblem& p, int64_t row_overhead, int64_t run_overhead) {
   return OwnedRegions(plan_axis(p, 0, row_overhead), plan_axis(p, 1, run_overhead));
-}
-
-int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes) {
-  constexpr int64_t kCacheBytes = 524288;  // of the second level, for what is read and written
-  const int64_t sample_bytes =
-      plan.groups * element_bytes *
-      (plan.read_channels * plan.read_size[0] * plan.read_size[1] + plan.written_channels * pixels);
-  const int64_t filling = divide_up(tile * plan.region_count, std::max<int64_t>(1, pixels));
-  return std::clamp(kCacheBytes / std::max<int64_t>(1, sample_bytes), std::min(filling, plan.batch),
-                    plan.batch);
 }
 
 OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, int element_bytes) {

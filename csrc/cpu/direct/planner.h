@@ -36,9 +36,6 @@ class OwnedRegions {
   std::vector<Region> regions_;
 };
 
-// The problem, a 1×1 convolution of dense planes as one of single rows.
-ConvProblem flattened(const ConvProblem& problem);
-
 // Sets sizes, strides and channels of a conv2d's or grad_input's plan.
 void set_roles(GatherPlan& plan, const ConvProblem& problem);
 
@@ -46,10 +43,6 @@ void set_roles(GatherPlan& plan, const ConvProblem& problem);
 // than the zeros they avoid: along each axis, a piece of n positions and t taps is charged
 // (n + overhead / 16) * t.
 OwnedRegions cut_regions(const ConvProblem& problem, int64_t row_overhead, int64_t run_overhead);
-
-// How many samples are worked on together: as many as stay in the cache, or as it takes to fill
-// tiles of `tile` pixels. pixels: written ones of a sample.
-int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes);
 
 // Per kernel element of an axis: the output positions whose tap reads inside the image.
 std::vector<Range> valid_taps(const ConvProblem& problem, int axis);

@@ -55,7 +55,7 @@ class PixelCopy {
         pack_rows(to + group * to_.read_channels + c, to_.read_strides[3],
                   {from + (group * from_.read_channels + c) * from_.read_strides[1],
                    from_.read_strides[3], from_.read_strides[1], count, 0,
-                   most(0, least(kSquareProducts, from_.read_channels - c))},
+                   least(kSquareProducts, from_.read_channels - c)},
                   least(kSquareProducts, to_.read_channels - c));
   }
 

@@ -12,7 +12,6 @@ class MatrixGather {
   MatrixGather(const MatrixGatherPlan& plan, int workers, const void* read, const void* weight,
                const void* bias, void* written, void* workspace)
       : p_(plan.products),
-        tensors_(plan.tensors),
         plan_(plan),
         copy_(plan),
         weights_(plan, static_cast<const BFloat16*>(weight)),
@@ -41,7 +40,7 @@ class MatrixGather {
     for (int64_t left = p_.batch, count; left > 0; left -= count) {
       count = least(left, p_.samples);
       run_samples(pool, count);
-      read_ += count * tensors_.read_strides[0];
+      read_ += count * plan_.tensors.read_strides[0];
       written_ += count * p_.written_strides[0];
     }
   }
@@ -251,7 +250,6 @@ class MatrixGather {
   }
 
   const GatherPlan& p_;
-  const GatherPlan& tensors_;
   const MatrixGatherPlan& plan_;
   PixelCopy copy_;
   PackedWeights weights_;

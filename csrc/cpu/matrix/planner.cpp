@@ -155,6 +155,7 @@ OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& p, const MatrixS
     least_cost = cost;
     plan = candidate;
     regions_ = std::move(regions);
+    if (regions_.size() == 1) break;  // coarser cuts are the same
   }
   const int64_t depth = plan.products.read_channels;
   const int64_t taps = std::max<int64_t>(1, seen.kernel[0] * seen.kernel[1]);

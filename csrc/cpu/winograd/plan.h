@@ -48,6 +48,8 @@ struct WinogradPlan {
 // Where summations over channels or tiles are cut.
 constexpr int64_t kWinogradDepth = 128;
 constexpr int64_t kWinogradChunks = 64;  // that are added up before they are added to the total
-constexpr int64_t kWinogradSumBytes = 3145728;  // of a worker's sums of grad_weight, at most
+// Of a worker's sums of grad_weight, at most. They pass by for every chunk of tiles: with more of
+// them it is faster to transform the tiles again.
+constexpr int64_t kWinogradSumBytes = 3145728;
 
 }  // namespace dilconv

@@ -25,9 +25,6 @@ constexpr Form kForms[kWinogradForms] = {
 // Transformed weights, or their gradients, may take half a megabyte more than the weights.
 constexpr int64_t kMoreBytes = 524288;
 
-// A worker's sums of grad_weight pass by for every chunk of tiles: with more of them it is faster
-// to transform the tiles again.
-
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
