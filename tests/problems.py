@@ -267,6 +267,8 @@ PROBLEMS: list[Problem] = [
     Problem("batch_0_depthwise", 0, 4, 4, (8, 8), (3, 3), groups=4),
     Problem("batch_40", 40, 32, 4, (3, 2), (3, 3), padding=(1, 1, 1, 1)),
     Problem("columns_40", 1, 32, 4, (40, 3), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("phases_3", 1, 20, 18, (20, 19), (3, 3), padding=(3, 3, 2, 2), dilation=(3, 2)),
+    Problem("phases_strided", 3, 9, 7, (23, 21), (3, 3), (2, 2), (4, 4, 6, 6), (4, 6)),
     Problem("batch_9", 9, 3, 4, (5, 5), (3, 3), padding=(1, 1, 1, 1)),
     Problem("unbatched", None, 4, 6, (7, 8), (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Problem("unbatched_depthwise", None, 6, 6, (7, 8), (3, 3), padding=(1, 1, 1, 1), groups=6),
@@ -293,6 +295,8 @@ PROBLEMS: list[Problem] = [
     Problem("large_groups", 1, 96, 160, (20, 33), (3, 3), (1, 1), (2,) * 4, (2, 2), 4, slow=True),
     Problem("large_channels", 1, 600, 40, (9, 18), (3, 3), (1, 1), (1,) * 4, slow=True),
     Problem("large_planes", 1, 3, 3, (60, 300), (3, 3), (1, 1), (1,) * 4, groups=3, slow=True),
+    Problem("large_dilated", 1, 256, 16, (50, 60), (3, 3), (1, 1), (6,) * 4, (6, 6), slow=True),
+    Problem("large_row", 1, 64, 16, (9000,), (2,), dilation=(1, 512), slow=True),
     Problem("large_batch", 40, 6, 9, (12, 13), (3, 3), (1, 1), (1,) * 4, slow=True),
 ]  # fmt: skip
 

@@ -195,11 +195,13 @@ class MatrixGather {
   void multiply(const PixelLines& lines, int64_t first, int64_t units, const BFloat16* weights,
                 int vectors, int count, bool add, float* sums, const Scratch& scratch) const {
     const int64_t pitch = vectors * kSquareLanes;
+    const OperandLayout layout = {lines.rows, lines.axes[2].read, kShape.step,
+                                  pitch,      2 * pitch,          2 * kSquareLanes};
     const Cut tiles(units, kRowUnits);
     for (int64_t t = 0; t < tiles.parts; ++t)
       pair_tile(int(tiles.size(t)), vectors)(
-          scratch.read + first + tiles.begin(t), {lines.rows, lines.axes[2].read}, weights,
-          scratch.pieces, count, sums + tiles.begin(t) * lines.rows * pitch, pitch, add);
+          scratch.read + first + tiles.begin(t), layout, weights, scratch.pieces, count,
+          sums + tiles.begin(t) * lines.rows * pitch, pitch, add);
   }
 
   // Sums, rounded, become the result.

@@ -3,7 +3,7 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr MatrixShape kShape = {2, 1, 0, 1, 256, 4608, 2.4};
+constexpr MatrixShape kShape = {2, 1, 0, 1, 4608, 2.4};
 constexpr int kRowUnits = 8;       // in a register tile
 constexpr int kTileVectors = 3;    // in a register tile
 constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together
@@ -26,9 +26,11 @@ inline Vector<float> add_pairs(Vector<float> sum, Pairs pairs, uint32_t pair) {
 }
 
 template <int R, int V>
-void multiply_pairs(const BFloat16* const* units, UnitRows, const BFloat16* vectors,
-                    const Piece* pieces, int count, float* sums, int64_t pitch, bool add) {
+void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
+                    const BFloat16* vectors, const Piece* pieces, int count, float* sums,
+                    int64_t pitch, bool add) {
   constexpr int lanes = kLanes<float>;
+  const int64_t pair_distance = layout.pair_distance, vector_distance = layout.vector_distance;
   const BFloat16* row[R];
   Vector<float> total[R][V];
 #pragma GCC unroll 8
@@ -38,12 +40,13 @@ void multiply_pairs(const BFloat16* const* units, UnitRows, const BFloat16* vect
     for (int v = 0; v < V; ++v) total[r][v] = Vector<float>{};
   }
   for (int s = 0; s < count; ++s) {
-    const BFloat16* from = vectors + pieces[s].vector * (V * lanes);
+    const BFloat16* from = vectors + pieces[s].vector * layout.vector_unit;
     const int64_t end = pieces[s].row + 2 * pieces[s].steps;
-    for (int64_t at = pieces[s].row; at < end; at += 2, from += 2 * V * lanes) {
+    for (int64_t at = pieces[s].row; at < end; at += 2, from += pair_distance) {
       Pairs vector[V];
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) __builtin_memcpy(&vector[v], from + 2 * v * lanes, kVectorBytes);
+      for (int v = 0; v < V; ++v)
+        __builtin_memcpy(&vector[v], from + v * vector_distance, kVectorBytes);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         uint32_t pair;

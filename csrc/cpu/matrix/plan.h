@@ -11,7 +11,6 @@ struct MatrixShape {
   int64_t row_unit;    // rows of a register tile come in units of at most this
   int64_t unit_cost;   // of a unit's step beyond its rows', as so many rows
   int64_t copy_cost;   // of 32 products of a pixel, as so many rows' steps of 32 products
-  int64_t depth;       // products of one chunk of grad_weight's summation
   int64_t read_depth;  // of conv2d's and grad_input's
   double speed;        // how many times as fast its products are as those of float32, about
 };
@@ -51,21 +50,59 @@ struct PixelLines {
 PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_t samples,
                       const MatrixShape& shape);
 
-// grad_weight: x, shifted by each tap, times y, summed over output pixels. One of them is the rows'
-// operand, the other the vectors'.
+// grad_weight: the products of y with x, shifted by each tap, summed over output pixels in pairs. A
+// pair's pixels are as far apart as any other pair's, so that what a tap reads are pairs as well,
+// and x is packed once for all taps. The pairs' places are counted along four axes; a phase has the
+// output rows whose taps read the same input rows, a dilation apart.
+enum { kBatch, kPhase, kRow, kColumn, kWeightAxes };
+
+struct WeightAxis {
+  int64_t count;    // of places
+  int64_t cut;      // of a chunk's, at most
+  int64_t step;     // output positions from one to the next
+  int64_t partner;  // and from a pair's first pixel to its second
+  // The input positions that are packed: how far they are from each other and from their partners,
+  // and how many of them it is from place to place and from tap to tap.
+  int64_t input_step, input_partner, read_step, tap_step;
+};
+
 struct MatrixWeightPlan {
   const dilconv_problem* problem;
-  bool x_in_rows;
   int64_t in_channels, out_channels;  // per group
-  // Output pixels of one chunk of the summation: rows of (batch, height) by columns. A row takes
-  // `pitch` products, an even number.
-  int64_t chunk_rows, chunk_columns, pitch;
-  int64_t row_chunks, column_chunks;
-  int64_t splits;         // partial sums, added up in order: fixed by the problem
-  int64_t x_tasks;        // along (tap, input channel), at most
-  int64_t task_channels;  // output channels of one task, at most
-  const Range* valid_h;   // per kernel element: output positions whose tap reads inside the image
-  const Range* valid_w;
+  WeightAxis axes[kWeightAxes];
+  int64_t phases;
+  int64_t unit_axis;  // along which a unit's pairs lie
+  bool joined;     // a phase's rows follow each other in one line, with pairs of zeros in between
+  int64_t splits;  // partial sums, added up in order: fixed by the problem
+  int64_t task_in, task_out;  // channels of one task, at most
+  // The places whose tap reads inside the image for either pixel: rows for each kernel row and
+  // phase, columns for each kernel column.
+  const Range* rows;
+  const Range* columns;
 };
+
+// A chunk of the summation: the places of every axis.
+struct WeightChunk {
+  Range places[kWeightAxes];
+};
+
+// How a chunk is packed.
+struct WeightLayout {
+  int64_t lines, line_units;         // pairs of y in lines, of so many units
+  int64_t unit_pairs;                // each
+  int64_t line_pitch;                // if lines are joined rows: places of a row
+  int64_t first_reads[kWeightAxes];  // of x, the first packed position
+  int64_t reads[kWeightAxes];        // how many of them
+  int64_t distances[kWeightAxes];    // from one to the next
+  int64_t positions;                 // of all, with those that the last unit reads beyond
+  int64_t units() const { return lines * line_units; }
+};
+
+// A chunk's; or, `largest`, at least as large as that of any chunk of so many places.
+WeightLayout find_layout(const MatrixWeightPlan& plan, const WeightChunk& chunk,
+                         const MatrixShape& shape, bool largest = false);
+
+// At least as large as that of any chunk of the plan.
+WeightLayout largest_layout(const MatrixWeightPlan& plan, const MatrixShape& shape);
 
 }  // namespace dilconv

@@ -19,7 +19,6 @@ class OwnedMatrixGatherPlan {
   OwnedRegions regions_;
 };
 
-// Refers to the problem, which must outlive it.
 class OwnedMatrixWeightPlan {
  public:
   OwnedMatrixWeightPlan(const ConvProblem& problem, const MatrixShape& shape);
@@ -28,7 +27,8 @@ class OwnedMatrixWeightPlan {
   MatrixWeightPlan plan;
 
  private:
-  std::vector<Range> valid_[2];
+  ConvProblem problem_;  // as the plan sees it
+  std::vector<Range> rows_, columns_;
 };
 
 }  // namespace dilconv

@@ -3,19 +3,25 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-// A stretch of the summation: `steps` steps of kShape.step products. A row's are at its start +
-// Piece::row, the vectors' at product Piece::vector of a packed block.
+// A stretch of the summation: `steps` steps of kShape.step products, and where it begins.
 struct Piece {
-  int64_t row, vector, steps;
+  int64_t row;     // elements from a unit's start
+  int64_t vector;  // in OperandLayout::vector_unit, from the vectors' start
+  int64_t steps;
 };
 
-// Rows of a unit, and how far apart they are.
-struct UnitRows {
-  int64_t count, distance;
+// How a register tile's operands lie, in elements. Rows come in units of `rows`.
+struct OperandLayout {
+  int64_t rows;
+  int64_t row_distance;     // from a unit's row to its next
+  int64_t row_step;         // from a step's products to the next one's
+  int64_t vector_unit;      // of Piece::vector
+  int64_t pair_distance;    // from a vector's pair to its next
+  int64_t vector_distance;  // from a vector to the next
 };
 
 // sums[row][column] (+)= sum of the rows' products with the vectors'. `units` says where each
 // unit's first row starts; their sums follow each other.
-using MultiplyPairs = void (*)(const BFloat16* const* units, UnitRows rows, const BFloat16* vectors,
-                               const Piece* pieces, int count, float* sums, int64_t pitch,
-                               bool add);
+using MultiplyPairs = void (*)(const BFloat16* const* units, const OperandLayout& layout,
+                               const BFloat16* vectors, const Piece* pieces, int count, float* sums,
+                               int64_t pitch, bool add);

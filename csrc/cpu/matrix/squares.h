@@ -18,8 +18,13 @@ inline Products load_products(const BFloat16* from, int64_t count) {
 #if !defined(DILCONV_TWINS)
   if (count < kSquareProducts)
     return Products(_mm512_maskz_loadu_epi16(__mmask32((1u << count) - 1), from));
+#else
+  if (count < kSquareProducts) {
+    __builtin_memcpy(&products, from, size_t(2 * count));
+    return products;
+  }
 #endif
-  __builtin_memcpy(&products, from, size_t(2 * count));
+  __builtin_memcpy(&products, from, sizeof products);
   return products;
 }
 
@@ -27,16 +32,26 @@ inline void store_products(BFloat16* to, Products products, int64_t count) {
 #if !defined(DILCONV_TWINS)
   if (count < kSquareProducts)
     return _mm512_mask_storeu_epi16(to, __mmask32((1u << count) - 1), __m512i(products));
+#else
+  if (count < kSquareProducts) {
+    __builtin_memcpy(to, &products, size_t(2 * count));
+    return;
+  }
 #endif
-  __builtin_memcpy(to, &products, size_t(2 * count));
+  __builtin_memcpy(to, &products, sizeof products);
 }
 
 inline void store_words(BFloat16* to, Words words, int64_t count) {
 #if !defined(DILCONV_TWINS)
   if (count < kSquareLanes)
     return _mm256_mask_storeu_epi16(to, __mmask16((1u << count) - 1), __m256i(words));
+#else
+  if (count < kSquareLanes) {
+    __builtin_memcpy(to, &words, size_t(2 * count));
+    return;
+  }
 #endif
-  __builtin_memcpy(to, &words, size_t(2 * count));
+  __builtin_memcpy(to, &words, sizeof words);
 }
 
 #if !defined(DILCONV_TWINS)
@@ -186,6 +201,15 @@ inline void pack_short_rows(BFloat16* to, int64_t pitch, const SquareSource& sou
     if (products % 2 == 1) row |= uint64_t(from[products - 1].bits) << 16 * (products - 1);
     __builtin_memcpy(to + lane * pitch, &row, (products + 1) / 2 * 4);
   }
+}
+
+// Whole lanes of a square become rows of `products` products.
+inline void store_square(BFloat16* to, int64_t pitch, Pairs (&square)[kSquareLanes],
+                         int64_t products) {
+  transpose(square);
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kSquareLanes; ++lane)
+    store_products(to + lane * pitch, Products(square[lane]), products);
 }
 
 // The first `lanes` of a square's lanes, become rows of `products` products.

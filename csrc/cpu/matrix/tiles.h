@@ -4,7 +4,7 @@
 
 #include "tile_unit.h"
 
-constexpr MatrixShape kShape = {32, 16, 29, 21, 512, 4608, 16};
+constexpr MatrixShape kShape = {32, 16, 29, 21, 4608, 16};
 constexpr int kRowUnits = 2;      // in a register tile
 constexpr int kTileVectors = 2;   // in a register tile
 constexpr int kWrittenTiles = 1;  // of rows, whose sums are written together
@@ -27,40 +27,42 @@ inline void for_sums(float* sums, int64_t rows, int64_t pitch, const Use& use) {
 }
 
 template <int R, int V>
-void multiply_pairs(const BFloat16* const* units, UnitRows rows, const BFloat16* vectors,
-                    const Piece* pieces, int count, float* sums, int64_t pitch, bool add) {
-  constexpr int64_t width = V * kLanes<float>;
-  const int64_t stride = 4 * pitch;
+void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
+                    const BFloat16* vectors, const Piece* pieces, int count, float* sums,
+                    int64_t pitch, bool add) {
+  const int64_t rows = layout.rows, stride = 4 * pitch;
   if (add)
-    for_sums<R, V>(sums, rows.count, pitch,
+    for_sums<R, V>(sums, rows, pitch,
                    [&](auto tile, float* at) { tile_load<tile.value>(at, stride); });
   else
-    for_sums<R, V>(sums, rows.count, pitch, [&](auto tile, float*) { tile_zero<tile.value>(); });
+    for_sums<R, V>(sums, rows, pitch, [&](auto tile, float*) { tile_zero<tile.value>(); });
   // After some 600 ns without any, the next store of a tile takes 300 ns more, at least on the one
   // machine that this was measured on. One of unfinished sums in between costs 4.
   constexpr int kStepsBetweenStores = 8;
   int steps_left = kStepsBetweenStores;
-  const int64_t distance = 2 * rows.distance;
+  const int64_t row_distance = 2 * layout.row_distance;
+  const int64_t pair_distance = 2 * layout.pair_distance;
+  const int64_t vector_step = kShape.step / 2 * layout.pair_distance;
   for (int s = 0; s < count; ++s) {
-    const BFloat16* from = vectors + pieces[s].vector * width;
+    const BFloat16* from = vectors + pieces[s].vector * layout.vector_unit;
     int64_t at = pieces[s].row;
     for (int64_t step = pieces[s].steps; step > 0; --step) {
-      tile_load<6>(from, 4 * width);
-      if constexpr (V > 1) tile_load<7>(from + 2 * kLanes<float>, 4 * width);
-      tile_load<4>(units[0] + at, distance);
-      if constexpr (R > 1) tile_load<5>(units[1] + at, distance);
+      tile_load<6>(from, pair_distance);
+      if constexpr (V > 1) tile_load<7>(from + layout.vector_distance, pair_distance);
+      tile_load<4>(units[0] + at, row_distance);
+      if constexpr (R > 1) tile_load<5>(units[1] + at, row_distance);
       tile_dot<0, 4, 6>();
       if constexpr (V > 1) tile_dot<1, 4, 7>();
       if constexpr (R > 1) tile_dot<2, 5, 6>();
       if constexpr (R > 1 && V > 1) tile_dot<3, 5, 7>();
-      at += kShape.step;
-      from += kShape.step * width;
+      at += layout.row_step;
+      from += vector_step;
       if (--steps_left > 0) continue;
       tile_store<0>(sums, stride);
       steps_left = kStepsBetweenStores;
     }
   }
-  for_sums<R, V>(sums, rows.count, pitch,
+  for_sums<R, V>(sums, rows, pitch,
                  [&](auto tile, float* at) { tile_store<tile.value>(at, stride); });
 }
 

@@ -1,11 +1,11 @@
-// grad_weight: for every kernel element and pair of channels, the products of x with y, summed over
-// output pixels.
+// grad_weight: for every kernel element and pair of channels, the products of y with x, summed over
+// pairs of output pixels.
 //
-// x, shifted by each tap, is one operand, y the other; x is the rows' where its pixels are dense,
-// the vectors' where its channels are. Summations are cut into chunks, chunks into plan.splits
-// partial sums. A task owns some taps and input channels, and some output channels, of one partial
-// sum; the partial sums are added in order afterwards. All of it is fixed by the problem, so the
-// bits do not depend on threads.
+// y's channels are rows, x's are in vectors. x is packed once for all taps: plan.h says how pairs
+// allow that. The summation is cut into chunks, chunks into plan.splits partial sums. A task owns
+// some of x's and of y's channels in one partial sum; the partial sums are added in order
+// afterwards. Every sum is taken in the same order whoever owns it, so the bits do not depend on
+// threads.
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
@@ -16,20 +16,17 @@ class MatrixWeight {
       : p_(plan),
         problem_(*plan.problem),
         taps_(problem_.kernel[0] * problem_.kernel[1]),
-        x_unit_(plan.x_in_rows ? kShape.row_unit : kLanes<float>),
-        y_unit_(plan.x_in_rows ? kLanes<float> : kShape.row_unit),
+        largest_(largest_layout(plan, kShape)),
         x_(static_cast<const BFloat16*>(x)),
         y_(static_cast<const BFloat16*>(y)),
         w_(static_cast<BFloat16*>(w)),
-        x_blocks_((plan.in_channels + x_unit_ - 1) / x_unit_, kXChannels / x_unit_),
-        y_tasks_((plan.out_channels + y_unit_ - 1) / y_unit_, plan.task_channels / y_unit_),
-        x_tasks_(choose_x_tasks(workers)) {
-    const int64_t in = x_blocks_.total * x_unit_, out = y_tasks_.total * y_unit_;
-    rows_ = plan.x_in_rows ? in : out;
-    columns_ = plan.x_in_rows ? out : in;
+        in_blocks_(blocks(plan.in_channels, plan.task_in, workers)),
+        out_blocks_(blocks(plan.out_channels, plan.task_out, workers)),
+        rows_(out_blocks_.total * kSquareLanes),
+        columns_(in_blocks_.total * kSquareLanes) {
     Arena arena(workspace);
     sums_ = arena.take<float>(problem_.groups * plan.splits * taps_ * rows_ * columns_);
-    worker_bytes_ = Scratch(nullptr, plan.task_channels).bytes;
+    worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
   }
@@ -38,72 +35,91 @@ class MatrixWeight {
 
   void run(const TaskPool& pool) {
     pool.run(
-        pool, problem_.groups * p_.splits * x_tasks_.parts * y_tasks_.parts,
+        pool, problem_.groups * p_.splits * in_blocks_.parts * out_blocks_.parts,
         [](void* self, int64_t index, int worker) {
           static_cast<MatrixWeight*>(self)->task(index, worker);
         },
         this);
     pool.run(
-        pool, problem_.groups * Cut(rows_, kWriteRows).parts,
+        pool, problem_.groups * out_blocks_.total,
         [](void* self, int64_t index, int) { static_cast<MatrixWeight*>(self)->write(index); },
         this);
   }
 
  private:
-  static constexpr int64_t kXChannels = kTileVectors * kLanes<float>;   // of x, packed at a time
-  static constexpr int64_t kProducts = kShape.depth + kSquareProducts;  // per packed channel
-  static constexpr int64_t kMostRows = kShape.depth / 2;                // of pixels, in a chunk
-  static constexpr int64_t kWriteRows = 16;
+  static constexpr bool kTiles = kShape.row_unit > 1;
+  // Units of pairs that are multiplied with every tap before the next: the first-level cache holds
+  // them.
+  static constexpr int64_t kPartUnits = 12;
+  static constexpr int64_t kPosition = 2 * kSquareLanes;  // elements of a packed pair of x
+
+  // A line of a chunk's pairs: its places along the other axes, and the packed position that its
+  // first pair reads with the first tap.
+  struct Line {
+    int64_t phase, row, column;
+    int64_t position;
+  };
 
   // What one worker needs while it runs a task.
   struct Scratch {
-    Scratch(char* base, int64_t task_channels) {
+    Scratch(char* base, const MatrixWeight& g) {
+      const Parts parts(g.largest_);
       Arena arena(base);
-      x = arena.take<BFloat16>(kXChannels * kProducts);
-      y = arena.take<BFloat16>(task_channels * kProducts);
+      x = arena.take<BFloat16>(g.largest_block(g.in_blocks_) * g.largest_.positions * kPosition);
+      y = arena.take<BFloat16>(g.largest_block(g.out_blocks_) * g.block_elements(g.largest_));
+      lines = arena.take<Line>(g.largest_.lines);
+      pieces = arena.take<Piece>(g.taps_ * g.largest_.lines * parts.units.parts);
+      ends = arena.take<int64_t>(g.taps_ * parts.count());
       bytes = arena.used();
     }
     BFloat16* x;
     BFloat16* y;
+    Line* lines;
+    Piece* pieces;
+    int64_t* ends;  // of each part's and tap's pieces
     int64_t bytes;
   };
 
-  // As few as keep the workers busy, for each packs y anew.
-  Cut choose_x_tasks(int workers) const {
-    const int64_t items = taps_ * x_blocks_.parts;
-    const int64_t others = most(1, problem_.groups * p_.splits * y_tasks_.parts);
-    const int64_t wanted = workers == 1 ? 1 : (2 * workers + others - 1) / others;
-    const int64_t tasks = least(p_.x_tasks, wanted);
-    return Cut(items, (items + tasks - 1) / tasks);
+  // A chunk's lines cut into parts: some lines, or some of the units of one.
+  struct Parts {
+    explicit Parts(const WeightLayout& layout)
+        : lines(layout.lines, most(1, kPartUnits / layout.line_units)),
+          units(layout.line_units, kPartUnits) {}
+    int64_t count() const { return lines.parts * units.parts; }
+    Cut lines, units;
+  };
+
+  // Channels in blocks of 16, cut into tasks: finer than the plan's where that keeps workers busy,
+  // though more tasks pack more.
+  Cut blocks(int64_t channels, int64_t task_channels, int workers) const {
+    const int64_t others = most(1, problem_.groups * p_.splits);
+    const int64_t total = (channels + kSquareLanes - 1) / kSquareLanes;
+    int64_t largest = task_channels / kSquareLanes;
+    const int64_t wanted = workers == 1 ? 1 : 2 * workers;
+    // Both kinds of channels are cut alike.
+    for (int64_t parts = 1; largest > 2 && others * parts * parts < wanted; parts *= 2)
+      largest = least(largest, most(2, (total + 2 * parts - 1) / (2 * parts)));
+    return Cut(total, largest);
   }
 
-  // Output rows, counted through the batch, by columns.
-  struct Chunk {
-    Range rows, columns;
-  };
+  static int64_t largest_block(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
 
-  // A row of a chunk as a tap reads it: `count` pixels that lie inside the image.
-  struct TapRow {
-    int64_t n, i, j;  // of y's first pixel
-    int64_t count;
-    int64_t k;  // its product among those packed of x
-  };
-
-  // What a tap reads from a chunk.
-  struct TapChunk {
-    TapRow rows[kMostRows];
-    int row_count = 0;
-    Piece pieces[kMostRows];
-    int piece_count = 0;
-    int64_t products = 0;
-    bool zeros;  // some of the products are with padding
-  };
-
-  Chunk chunk_at(int64_t index) const {
-    const int64_t row = index / p_.column_chunks * p_.chunk_rows;
-    const int64_t column = index % p_.column_chunks * p_.chunk_columns;
-    return {{row, least(row + p_.chunk_rows, problem_.batch * problem_.out_size[0])},
-            {column, least(column + p_.chunk_columns, problem_.out_size[1])}};
+  // The chunks, last axis first.
+  int64_t chunk_count() const {
+    int64_t count = 1;
+    for (const WeightAxis& axis : p_.axes) count *= (axis.count + axis.cut - 1) / axis.cut;
+    return count;
+  }
+  WeightChunk chunk_at(int64_t index) const {
+    WeightChunk chunk;
+    for (int a = kWeightAxes; a-- > 0;) {
+      const WeightAxis& axis = p_.axes[a];
+      const int64_t parts = (axis.count + axis.cut - 1) / axis.cut;
+      const int64_t begin = index % parts * axis.cut;
+      chunk.places[a] = {begin, least(axis.count, begin + axis.cut)};
+      index /= parts;
+    }
+    return chunk;
   }
 
   float* partial_sums(int64_t group, int64_t split, int64_t tap) const {
@@ -111,214 +127,371 @@ class MatrixWeight {
   }
 
   void task(int64_t index, int worker) const {
-    const Scratch scratch(workers_ + worker * worker_bytes_, p_.task_channels);
-    const int64_t y_task = index % y_tasks_.parts;
-    index /= y_tasks_.parts;
-    const int64_t x_task = index % x_tasks_.parts;
-    index /= x_tasks_.parts;
+    const Scratch scratch(workers_ + worker * worker_bytes_, *this);
+    const int64_t out_task = index % out_blocks_.parts;
+    index /= out_blocks_.parts;
+    const int64_t in_task = index % in_blocks_.parts;
+    index /= in_blocks_.parts;
     const int64_t split = index % p_.splits, group = index / p_.splits;
-    const Range y = {y_tasks_.begin(y_task), y_tasks_.begin(y_task + 1)};
-    const Range items = {x_tasks_.begin(x_task), x_tasks_.begin(x_task + 1)};
-    for (int64_t item = items.begin; item < items.end; ++item) clear_sums(group, split, item, y);
-
+    const Range in = {in_blocks_.begin(in_task), in_blocks_.begin(in_task + 1)};
+    const Range out = {out_blocks_.begin(out_task), out_blocks_.begin(out_task + 1)};
+    for (int64_t tap = 0; tap < taps_; ++tap)
+      clear_rows(partial_sums(group, split, tap) + (out.begin * columns_ + in.begin) * kSquareLanes,
+                 columns_, (out.end - out.begin) * kSquareLanes,
+                 (in.end - in.begin) * kSquareLanes);
     const Session session(kShape.row_unit);
-    const int64_t chunks = p_.row_chunks * p_.column_chunks;
+    const int64_t chunks = chunk_count();
     for (int64_t c = chunks * split / p_.splits; c < chunks * (split + 1) / p_.splits; ++c) {
-      const Chunk chunk = chunk_at(c);
-      pack_y(chunk, group, y, scratch.y);
-      TapChunk taps;
-      for (int64_t item = items.begin; item < items.end; ++item) {
-        list_pieces(chunk, item % taps_, taps);
-        if (taps.piece_count == 0) continue;
-        pack_x(taps, item % taps_, group, item / taps_, scratch.x);
-        multiply(taps, group, split, item, y, scratch);
+      const WeightChunk chunk = chunk_at(c);
+      const WeightLayout layout = find_layout(p_, chunk, kShape);
+      // Channels that do not lie densely are each in another page: few at a time.
+      const int64_t y_blocks = problem_.y_strides[1] == 1 ? out.end - out.begin : 1;
+      for (int64_t b = out.begin; b < out.end; b += y_blocks)
+        pack_y(chunk, layout, group, {b, b + y_blocks},
+               scratch.y + (b - out.begin) * block_elements(layout));
+      const int64_t x_blocks = problem_.x_strides[1] == 1 ? in.end - in.begin : 1;
+      for (int64_t b = in.begin; b < in.end; b += x_blocks)
+        pack_x(layout, group, {b, b + x_blocks},
+               scratch.x + (b - in.begin) * layout.positions * kPosition);
+      list_pieces(chunk, layout, scratch);
+      multiply(layout, group, split, in, out, scratch);
+    }
+  }
+
+  // ---- y
+
+  // Elements of 16 packed channels of y.
+  static int64_t block_elements(const WeightLayout& layout) {
+    return layout.units() * 2 * layout.unit_pairs * kSquareLanes;
+  }
+  // From a channel to the next: a tile's rows are next to each other, vectors' rows are as long as
+  // they can be.
+  static int64_t row_distance(const WeightLayout& layout) {
+    return 2 * layout.unit_pairs * (kTiles ? 1 : layout.units());
+  }
+  static int64_t unit_distance(const WeightLayout& layout) {
+    return 2 * layout.unit_pairs * (kTiles ? kSquareLanes : 1);
+  }
+
+  void pack_y(const WeightChunk& chunk, const WeightLayout& layout, int64_t group, Range out,
+              BFloat16* to) const {
+    const int64_t block = block_elements(layout), channel = out.begin * kSquareLanes;
+    const int64_t lanes = least(out.end * kSquareLanes, p_.out_channels) - channel;
+    const int64_t offset = (group * p_.out_channels + channel) * problem_.y_strides[1];
+    // What lines leave of their last units and, joined, between rows.
+    const int64_t unit_axis = p_.unit_axis;
+    const Range& along = chunk.places[unit_axis];
+    if (p_.joined || along.end - along.begin < layout.line_units * layout.unit_pairs)
+      clear_products(to, (out.end - out.begin) * block);
+    WeightChunk lines = chunk;
+    lines.places[unit_axis] = {0, 1};
+    int64_t line = 0;
+    for_places(lines, [&](const int64_t (&place)[kWeightAxes]) {
+      int64_t first = line * layout.line_units * layout.unit_pairs;
+      if (p_.joined) {
+        const int64_t row = place[kRow] - chunk.places[kRow].begin;
+        first += row * layout.line_pitch;
+        if (place[kRow] + 1 == chunk.places[kRow].end) ++line;
+      } else {
+        ++line;
+      }
+      int64_t places[kWeightAxes];
+      for (int a = 0; a < kWeightAxes; ++a) places[a] = place[a];
+      for (int64_t done = 0, count; done < along.end - along.begin; done += count) {
+        const int64_t unit = (first + done) / layout.unit_pairs;
+        const int64_t pair = (first + done) % layout.unit_pairs;
+        count = least(layout.unit_pairs - pair, along.end - along.begin - done);
+        places[unit_axis] = along.begin + done;
+        const PairRun run = y_run(places, count, offset);
+        pack_pair_rows(to + unit * unit_distance(layout) + 2 * pair, row_distance(layout), block,
+                       run, problem_.y_strides[1], lanes);
+      }
+    });
+  }
+
+  // Calls use(place) for every place of the chunk, in order.
+  template <class Use>
+  static void for_places(const WeightChunk& chunk, const Use& use) {
+    const Range(&all)[kWeightAxes] = chunk.places;
+    int64_t place[kWeightAxes];
+    for (place[0] = all[0].begin; place[0] < all[0].end; ++place[0])
+      for (place[1] = all[1].begin; place[1] < all[1].end; ++place[1])
+        for (place[2] = all[2].begin; place[2] < all[2].end; ++place[2])
+          for (place[3] = all[3].begin; place[3] < all[3].end; ++place[3]) use(place);
+  }
+
+  // Whether the member of a pair in that phase is one: the last phase may have no partner.
+  bool has_phase(int64_t phase, int64_t member) const {
+    return phase * p_.axes[kPhase].step + member * p_.axes[kPhase].partner < p_.phases;
+  }
+
+  // Pairs of y from a place on, along the units.
+  PairRun y_run(const int64_t (&place)[kWeightAxes], int64_t count, int64_t offset) const {
+    const WeightAxis(&axes)[kWeightAxes] = p_.axes;
+    const int64_t limits[3] = {problem_.batch, problem_.out_size[0], problem_.out_size[1]};
+    const int64_t strides[3] = {problem_.y_strides[0], problem_.y_strides[2],
+                                problem_.y_strides[3]};
+    const int unit_dimension = p_.unit_axis == kBatch ? 0 : int(p_.unit_axis) - 1;
+    PairRun run = {};
+    run.count = count;
+    run.stride = axes[p_.unit_axis].step * strides[unit_dimension];
+    for (int64_t m = 0; m < (is_pair() ? 2 : 1); ++m) {
+      const auto at = [&](int a) { return place[a] * axes[a].step + m * axes[a].partner; };
+      const int64_t index[3] = {at(kBatch), at(kPhase) + at(kRow), at(kColumn)};
+      run.from[m] = y_ + offset;
+      run.end[m] = has_phase(place[kPhase], m) ? count : 0;
+      for (int d = 0; d < 3; ++d) {
+        run.from[m] += index[d] * strides[d];
+        const int64_t step = d == unit_dimension ? axes[p_.unit_axis].step : count;
+        // Those before the limit, along the units or all of them.
+        const int64_t left = most(0, limits[d] - index[d]);
+        run.end[m] = least(run.end[m], d == unit_dimension ? (left + step - 1) / step
+                                       : left > 0          ? count
+                                                           : 0);
       }
     }
+    return run;
   }
 
-  // The sums of an item (a block of x's channels and a tap) with units `y`: the first one.
-  float* item_sums(int64_t group, int64_t split, int64_t item, Range y) const {
-    const int64_t x = x_blocks_.begin(item / taps_) * x_unit_, at = y.begin * y_unit_;
-    return partial_sums(group, split, item % taps_) +
-           (p_.x_in_rows ? x * columns_ + at : at * columns_ + x);
+  bool is_pair() const {
+    int64_t partner = 0;
+    for (const WeightAxis& axis : p_.axes) partner += axis.partner;
+    return partner > 0;
   }
 
-  void clear_sums(int64_t group, int64_t split, int64_t item, Range y) const {
-    const int64_t x = x_blocks_.size(item / taps_) * x_unit_;
-    const int64_t out = (y.end - y.begin) * y_unit_;
-    clear_rows(item_sums(group, split, item, y), columns_, p_.x_in_rows ? x : out,
-               p_.x_in_rows ? out : x);
+  // ---- x
+
+  void pack_x(const WeightLayout& layout, int64_t group, Range in, BFloat16* to) const {
+    const int64_t channel = in.begin * kSquareLanes, block = layout.positions * kPosition;
+    const int64_t lanes = least(in.end * kSquareLanes, p_.in_channels) - channel;
+    const int64_t offset = (group * p_.in_channels + channel) * problem_.x_strides[1];
+    WeightChunk reads;
+    for (int a = 0; a < kWeightAxes; ++a)
+      reads.places[a] = {layout.first_reads[a], layout.first_reads[a] + layout.reads[a]};
+    const int64_t first = reads.places[kColumn].begin;
+    reads.places[kColumn] = {first, first + 1};
+    for_places(reads, [&](const int64_t (&place)[kWeightAxes]) {
+      int64_t position = 0;
+      for (int a = 0; a < kColumn; ++a)
+        position += (place[a] - reads.places[a].begin) * layout.distances[a];
+      pack_pair_vectors(to + position * kPosition, layout.distances[kColumn] * kPosition, block,
+                        x_run(place, layout.reads[kColumn], offset), problem_.x_strides[1], lanes);
+    });
+    const int64_t used = layout.positions - kSquareLanes;
+    for (int64_t b = 0; b < in.end - in.begin; ++b)
+      clear_products(to + b * block + used * kPosition, kSquareLanes * kPosition);
   }
 
-  // Row by row if that leaves out much padding at the sides, else in one piece.
-  void list_pieces(const Chunk& chunk, int64_t tap, TapChunk& taps) const {
-    constexpr int64_t kPieceOverhead = 8;
-    const int64_t height = problem_.out_size[0];
-    const Range& valid_h = p_.valid_h[tap / problem_.kernel[1]];
-    const Range& valid_w = p_.valid_w[tap % problem_.kernel[1]];
-    const Range w = {most(valid_w.begin, chunk.columns.begin),
-                     least(valid_w.end, chunk.columns.end)};
-    taps.row_count = taps.piece_count = 0;
-    int64_t places[kMostRows];  // of rows among the chunk's products
-    for (int64_t row = chunk.rows.begin; row < chunk.rows.end && w.begin < w.end; ++row) {
-      const int64_t n = row / height, i = row % height;
-      if (i < valid_h.begin || i >= valid_h.end) continue;
-      places[taps.row_count] = (row - chunk.rows.begin) * p_.pitch;
-      taps.rows[taps.row_count++] = {n, i, w.begin, w.end - w.begin, 0};
-    }
-    if (taps.row_count == 0) return;
-    const int64_t first = (w.begin - chunk.columns.begin) / 2 * 2;
-    const int64_t used = round_up(w.end - chunk.columns.begin - first, kShape.step);
-    const int64_t all = round_up(places[taps.row_count - 1] - places[0] + p_.pitch, kShape.step);
-    const bool by_rows = taps.row_count * (used + kPieceOverhead) < all;
-    for (int r = 0; r < taps.row_count; ++r) {
-      const int64_t begin = by_rows ? r * used - first : places[r] - places[0];
-      taps.rows[r].k = begin + w.begin - chunk.columns.begin;
-      if (by_rows) add_piece(taps, r * used, places[r] + first, used);
-    }
-    if (!by_rows) add_piece(taps, 0, places[0], all);
-    taps.products = by_rows ? taps.row_count * used : all;
-    taps.zeros = taps.row_count * (w.end - w.begin) < taps.products;
-  }
-
-  void add_piece(TapChunk& taps, int64_t x, int64_t y, int64_t products) const {
-    taps.pieces[taps.piece_count++] = {p_.x_in_rows ? x : y, p_.x_in_rows ? y : x,
-                                       products / kShape.step};
-  }
-
-  void pack_x(const TapChunk& taps, int64_t tap, int64_t group, int64_t block, BFloat16* to) const {
-    const int64_t width = x_blocks_.size(block) * x_unit_;
-    const int64_t channel = x_blocks_.begin(block) * x_unit_;
-    const int64_t lanes = least(width, p_.in_channels - channel);
-    if (p_.x_in_rows && (taps.zeros || lanes < width))
-      for (int64_t lane = 0; lane < width; ++lane)
-        clear_products(to + lane * kProducts, taps.products);
-    else if (taps.zeros)
-      clear_products(to, taps.products * width);
-    const int64_t step = problem_.stride[1] * problem_.x_strides[3];
-    for (int r = 0; r < taps.row_count; ++r) {
-      const TapRow& row = taps.rows[r];
-      SquareSource source = {
-          x_at(tap, group, channel, row), problem_.x_strides[1], step, lanes, 0, row.count};
-      if (p_.x_in_rows) {
-        pack_rows(to + row.k, kProducts, source, round_up(row.count, 2));
+  // Pairs of x from a packed position on, along its columns.
+  PairRun x_run(const int64_t (&place)[kWeightAxes], int64_t count, int64_t offset) const {
+    const WeightAxis(&axes)[kWeightAxes] = p_.axes;
+    const int64_t step = axes[kColumn].input_step, width = problem_.in_size[1];
+    PairRun run = {};
+    run.count = count;
+    run.stride = step * problem_.x_strides[3];
+    for (int64_t m = 0; m < (is_pair() ? 2 : 1); ++m) {
+      const auto at = [&](int a) {
+        return place[a] * axes[a].input_step + m * axes[a].input_partner;
+      };
+      const int64_t n = at(kBatch), h = at(kPhase) + at(kRow) - problem_.pad_before[0];
+      const int64_t w = at(kColumn) - problem_.pad_before[1];
+      run.from[m] = x_ + offset + n * problem_.x_strides[0] + h * problem_.x_strides[2] +
+                    w * problem_.x_strides[3];
+      if (n >= problem_.batch || h < 0 || h >= problem_.in_size[0] || !has_phase(place[kPhase], m))
         continue;
-      }
-      // A pair may begin in the padding.
-      source.first = row.k % 2;
-      source.from -= source.first * step;
-      source.products += source.first;
-      pack_vectors(to + (row.k - source.first) * width, width, source,
-                   round_up(source.products, 2));
+      run.begin[m] = w >= 0 ? 0 : (step - 1 - w) / step;
+      run.end[m] = w >= width ? 0 : least(count, (width - w + step - 1) / step);
     }
+    return run;
   }
 
-  const BFloat16* x_at(int64_t tap, int64_t group, int64_t channel, const TapRow& row) const {
-    const int64_t h = row.i * problem_.stride[0] + tap / problem_.kernel[1] * problem_.dilation[0] -
-                      problem_.pad_before[0];
-    const int64_t w = row.j * problem_.stride[1] + tap % problem_.kernel[1] * problem_.dilation[1] -
-                      problem_.pad_before[1];
-    return x_ + row.n * problem_.x_strides[0] +
-           (group * p_.in_channels + channel) * problem_.x_strides[1] + h * problem_.x_strides[2] +
-           w * problem_.x_strides[3];
+  // ---- products
+
+  void list_lines(const WeightChunk& chunk, const WeightLayout& layout, Line* lines) const {
+    WeightChunk others = chunk;
+    others.places[p_.unit_axis].end = others.places[p_.unit_axis].begin + 1;
+    if (p_.joined) others.places[kRow].end = others.places[kRow].begin + 1;
+    for_places(others, [&](const int64_t (&place)[kWeightAxes]) {
+      int64_t position = 0;
+      for (int a = 0; a < kWeightAxes; ++a)
+        position += (place[a] * p_.axes[a].read_step - layout.first_reads[a]) * layout.distances[a];
+      *lines++ = {place[kPhase], place[kRow], place[kColumn], position};
+    });
   }
 
-  // Vectors: one panel per register tile of units `y`.
-  void pack_y(const Chunk& chunk, int64_t group, Range y, BFloat16* to) const {
-    const Cut tiles(y.end - y.begin, p_.x_in_rows ? kTileVectors : y.end - y.begin);
-    for (int64_t t = 0; t < tiles.parts; ++t) {
-      const int64_t channel = (y.begin + tiles.begin(t)) * y_unit_;
-      const int64_t width = tiles.size(t) * y_unit_;
-      pack_y_tile(chunk, group, channel, width, to + tiles.begin(t) * y_unit_ * kProducts);
-    }
-  }
-
-  void pack_y_tile(const Chunk& chunk, int64_t group, int64_t channel, int64_t width,
-                   BFloat16* to) const {
-    const int64_t columns = chunk.columns.end - chunk.columns.begin, height = problem_.out_size[0];
-    const int64_t lanes = least(width, p_.out_channels - channel);
-    // Dense planes are one long row within a sample.
-    const bool dense =
-        problem_.y_strides[2] == columns * problem_.y_strides[3] && columns == p_.pitch;
-    int64_t k = 0;
-    for (int64_t row = chunk.rows.begin, rows; row < chunk.rows.end; row += rows) {
-      rows = dense ? least(chunk.rows.end, (row / height + 1) * height) - row : 1;
-      const BFloat16* from = y_ + row / height * problem_.y_strides[0] +
-                             (group * p_.out_channels + channel) * problem_.y_strides[1] +
-                             row % height * problem_.y_strides[2] +
-                             chunk.columns.begin * problem_.y_strides[3];
-      pack_y_products(
-          to, width, k, rows * p_.pitch,
-          {from, problem_.y_strides[1], problem_.y_strides[3], lanes, 0, rows * columns});
-      k += rows * p_.pitch;
-    }
-    // The last step of a piece of x may reach beyond.
-    if constexpr (kShape.step > 2)
-      pack_y_products(to, width, k, kShape.step, {to, 0, 0, lanes, 0, 0});
-  }
-
-  void pack_y_products(BFloat16* to, int64_t width, int64_t k, int64_t rounded,
-                       const SquareSource& source) const {
-    if (p_.x_in_rows) return pack_vectors(to + k * width, width, source, rounded);
-    pack_rows(to + k, kProducts, source, rounded);
-    for (int64_t lane = source.lanes; lane < width; ++lane)
-      clear_products(to + lane * kProducts + k, rounded);
-  }
-
-  void multiply(const TapChunk& taps, int64_t group, int64_t split, int64_t item, Range y,
-                const Scratch& scratch) const {
-    const int64_t x = x_blocks_.size(item / taps_);
-    float* sums = item_sums(group, split, item, y);
-    const BFloat16* first_row = p_.x_in_rows ? scratch.x : scratch.y;
-    const Cut row_tiles(p_.x_in_rows ? x : y.end - y.begin, kRowUnits);
-    const Cut tiles(p_.x_in_rows ? y.end - y.begin : x, kTileVectors);
-    for (int64_t b = 0; b < tiles.parts; ++b)
-      for (int64_t t = 0; t < row_tiles.parts; ++t) {
-        const int64_t begin = row_tiles.begin(t) * kShape.row_unit;
-        const int64_t column = tiles.begin(b) * kLanes<float>;
-        const BFloat16* units[kRowUnits];
-        for (int64_t r = 0; r < row_tiles.size(t); ++r)
-          units[r] = first_row + (begin + r * kShape.row_unit) * kProducts;
-        pair_tile(int(row_tiles.size(t)), int(tiles.size(b)))(
-            units, {kShape.row_unit, kProducts},
-            (p_.x_in_rows ? scratch.y : scratch.x) + column * kProducts, taps.pieces,
-            taps.piece_count, sums + begin * columns_ + column, columns_, true);
-      }
-  }
-
-  // Adds up the partial sums of some rows, and rounds them.
-  void write(int64_t index) const {
-    const Cut blocks(rows_, kWriteRows);
-    const int64_t group = index / blocks.parts, block = index % blocks.parts;
-    const int64_t rows = p_.x_in_rows ? p_.in_channels : p_.out_channels;
-    const int64_t columns = p_.x_in_rows ? p_.out_channels : p_.in_channels;
-    const int64_t row_stride = problem_.w_strides[p_.x_in_rows ? 1 : 0];
-    const int64_t column_stride = problem_.w_strides[p_.x_in_rows ? 0 : 1];
-    for (int64_t column = 0; column < columns; column += kLanes<float>)
-      for (int64_t tap = 0; tap < taps_; ++tap)
-        for (int64_t row = blocks.begin(block); row < least(rows, blocks.begin(block + 1)); ++row) {
-          const int64_t at = row * columns_ + column;
-          Vector<float> total = load(partial_sums(group, 0, tap) + at);
-          for (int64_t split = 1; split < p_.splits; ++split)
-            total += load(partial_sums(group, split, tap) + at);
-          round_vector(w_ + group * p_.out_channels * problem_.w_strides[0] + row * row_stride +
-                           column * column_stride +
-                           tap / problem_.kernel[1] * problem_.w_strides[2] +
-                           tap % problem_.kernel[1] * problem_.w_strides[3],
-                       column_stride, total, least(kLanes<float>, columns - column));
+  // The pieces of every part and tap.
+  void list_pieces(const WeightChunk& chunk, const WeightLayout& layout,
+                   const Scratch& scratch) const {
+    list_lines(chunk, layout, scratch.lines);
+    const Parts parts(layout);
+    int64_t count = 0;
+    for (int64_t part = 0; part < parts.count(); ++part) {
+      const int64_t lines = part / parts.units.parts, units = part % parts.units.parts;
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        const int64_t first = count;
+        for (int64_t l = parts.lines.begin(lines); l < parts.lines.begin(lines + 1); ++l) {
+          const Range some = units_of(chunk, layout, scratch.lines[l], tap);
+          const int64_t begin = most(some.begin, parts.units.begin(units));
+          const int64_t end = least(some.end, parts.units.begin(units + 1));
+          if (begin >= end) continue;
+          const Piece piece = piece_of(layout, scratch.lines[l], l, tap, begin, end);
+          if (count == first || !extend(layout, scratch.pieces[count - 1], piece))
+            scratch.pieces[count++] = piece;
         }
+        scratch.ends[part * taps_ + tap] = count;
+      }
+    }
+  }
+
+  // The units of a line that have pairs whose tap reads inside the image.
+  Range units_of(const WeightChunk& chunk, const WeightLayout& layout, const Line& line,
+                 int64_t tap) const {
+    const auto clip = [&](const Range& valid, int a) {
+      const Range& all = chunk.places[a];
+      return Range{most(valid.begin, all.begin) - all.begin, least(valid.end, all.end) - all.begin};
+    };
+    const auto has = [](const Range& valid, int64_t place) {
+      return valid.begin <= place && place < valid.end;
+    };
+    const Range& valid_rows =
+        p_.rows[tap / problem_.kernel[1] * p_.axes[kPhase].count + line.phase];
+    const Range& valid_columns = p_.columns[tap % problem_.kernel[1]];
+    const Range none = {0, 0};
+    if (p_.unit_axis != kRow && !p_.joined && !has(valid_rows, line.row)) return none;
+    if (p_.unit_axis != kColumn && !has(valid_columns, line.column)) return none;
+    Range pairs = {0, layout.line_units * layout.unit_pairs};
+    if (p_.unit_axis == kRow) pairs = clip(valid_rows, kRow);
+    if (p_.unit_axis == kColumn) pairs = clip(valid_columns, kColumn);
+    if (pairs.begin >= pairs.end) return none;
+    if (p_.joined) {
+      const Range rows = clip(valid_rows, kRow);
+      if (rows.begin >= rows.end) return none;
+      pairs = {rows.begin * layout.line_pitch + pairs.begin,
+               (rows.end - 1) * layout.line_pitch + pairs.end};
+    }
+    return {pairs.begin / layout.unit_pairs,
+            (pairs.end + layout.unit_pairs - 1) / layout.unit_pairs};
+  }
+
+  // From a unit's pair to the next, in packed positions of x.
+  int64_t pair_positions() const { return p_.joined ? 1 : p_.axes[p_.unit_axis].read_step; }
+  // Steps of the summation in a unit.
+  static int64_t unit_steps(const WeightLayout& layout) {
+    return 2 * layout.unit_pairs / kShape.step;
+  }
+
+  Piece piece_of(const WeightLayout& layout, const Line& line, int64_t index, int64_t tap,
+                 int64_t begin, int64_t end) const {
+    const int64_t position =
+        line.position + begin * layout.unit_pairs * pair_positions() +
+        tap / problem_.kernel[1] * p_.axes[kRow].tap_step * layout.distances[kRow] +
+        tap % problem_.kernel[1] * p_.axes[kColumn].tap_step * layout.distances[kColumn];
+    return {(index * layout.line_units + begin) * unit_distance(layout), position,
+            (end - begin) * unit_steps(layout)};
+  }
+
+  // Makes a piece longer by the one that follows it, if it does.
+  bool extend(const WeightLayout& layout, Piece& piece, const Piece& next) const {
+    const int64_t units = piece.steps / unit_steps(layout);
+    if (piece.row + units * unit_distance(layout) != next.row ||
+        piece.vector + units * layout.unit_pairs * pair_positions() != next.vector)
+      return false;
+    piece.steps += next.steps;
+    return true;
+  }
+
+  void multiply(const WeightLayout& layout, int64_t group, int64_t split, Range in, Range out,
+                const Scratch& scratch) const {
+    const int64_t block = layout.positions * kPosition, parts = Parts(layout).count();
+    const OperandLayout operands = {
+        kShape.row_unit, row_distance(layout),         kTiles ? unit_distance(layout) : kShape.step,
+        kPosition,       pair_positions() * kPosition, block};
+    // Of vectors' rows only those that are channels.
+    const int64_t channels = least(out.end * kSquareLanes, p_.out_channels);
+    const int64_t rows = round_up(channels - out.begin * kSquareLanes, kShape.row_unit);
+    const Cut row_tiles(rows / kShape.row_unit, kRowUnits);
+    const Cut tiles(in.end - in.begin, kTileVectors);
+    for (int64_t t = 0; t < row_tiles.parts; ++t) {
+      const int64_t first = row_tiles.begin(t) * kShape.row_unit;
+      const BFloat16* units[kRowUnits];
+      for (int64_t r = 0; r < row_tiles.size(t); ++r) {
+        const int64_t row = first + r * kShape.row_unit;
+        units[r] = scratch.y + row / kSquareLanes * block_elements(layout) +
+                   row % kSquareLanes * row_distance(layout);
+      }
+      for (int64_t b = 0; b < tiles.parts; ++b) {
+        const MultiplyPairs multiply_tile = pair_tile(int(row_tiles.size(t)), int(tiles.size(b)));
+        const BFloat16* vectors = scratch.x + tiles.begin(b) * block;
+        const int64_t at = (out.begin * kSquareLanes + first) * columns_ +
+                           (in.begin + tiles.begin(b)) * kSquareLanes;
+        int64_t begin = 0;
+        for (int64_t part = 0; part < parts; ++part)
+          for (int64_t tap = 0; tap < taps_; ++tap) {
+            const int64_t end = scratch.ends[part * taps_ + tap];
+            if (begin < end)
+              multiply_tile(units, operands, vectors, scratch.pieces + begin, int(end - begin),
+                            partial_sums(group, split, tap) + at, columns_, true);
+            begin = end;
+          }
+      }
+    }
+  }
+
+  // Adds up the partial sums of 16 of y's channels, and rounds them.
+  void write(int64_t index) const {
+    const int64_t group = index / out_blocks_.total;
+    const int64_t first = index % out_blocks_.total * kSquareLanes;
+    const int64_t step = problem_.w_strides[1];
+    const bool taps_dense = taps_ > 1 && step != 1 && problem_.w_strides[3] == 1 &&
+                            problem_.w_strides[2] == problem_.kernel[1];
+    for (int64_t row = first; row < least(p_.out_channels, first + kSquareLanes); ++row) {
+      BFloat16* to = w_ + (group * p_.out_channels + row) * problem_.w_strides[0];
+      for (int64_t column = 0; column < p_.in_channels;
+           column += kSquareLanes, to += kSquareLanes * step) {
+        const int64_t at = row * columns_ + column;
+        const int64_t lanes = least(kSquareLanes, p_.in_channels - column);
+        if (taps_dense) {
+          write_taps(to, group, at, lanes);
+          continue;
+        }
+        for (int64_t tap = 0; tap < taps_; ++tap)
+          round_vector(to + tap / problem_.kernel[1] * problem_.w_strides[2] +
+                           tap % problem_.kernel[1] * problem_.w_strides[3],
+                       step, total(group, tap, at), lanes);
+      }
+    }
+  }
+
+  // All taps of up to 16 channels of x, whose taps are next to each other: 16 at a time.
+  void write_taps(BFloat16* to, int64_t group, int64_t at, int64_t lanes) const {
+    for (int64_t tap = 0; tap < taps_; tap += kSquareLanes) {
+      const int64_t count = least(kSquareLanes, taps_ - tap);
+      Pairs square[kSquareLanes] = {};
+      for (int64_t k = 0; k < count; ++k) square[k] = Pairs(total(group, tap + k, at));
+      transpose(square);
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        round_vector(to + lane * problem_.w_strides[1] + tap, 1, Vector<float>(square[lane]),
+                     count);
+    }
+  }
+
+  // 16 sums of a tap.
+  Vector<float> total(int64_t group, int64_t tap, int64_t at) const {
+    Vector<float> sum = load(partial_sums(group, 0, tap) + at);
+    for (int64_t split = 1; split < p_.splits; ++split)
+      sum += load(partial_sums(group, split, tap) + at);
+    return sum;
   }
 
   const MatrixWeightPlan& p_;
   const dilconv_problem& problem_;
-  int64_t taps_;
-  int64_t x_unit_, y_unit_;  // channels of x and of y come in multiples of these
+  const int64_t taps_;
+  const WeightLayout largest_;
   const BFloat16* x_;
   const BFloat16* y_;
   BFloat16* w_;
-  Cut x_blocks_;            // units of x's channels, cut into what is packed at a time
-  Cut y_tasks_, x_tasks_;   // units of y, blocks of x times taps
-  int64_t rows_, columns_;  // of the sums of a tap
+  Cut in_blocks_, out_blocks_;    // of 16 channels, cut into tasks
+  const int64_t rows_, columns_;  // of the sums
   float* sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;
