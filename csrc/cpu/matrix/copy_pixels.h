@@ -54,7 +54,7 @@ class PixelCopy {
       for (int64_t c = 0; c < to_.read_channels; c += kSquareProducts)
         pack_rows(to + group * to_.read_channels + c, to_.read_strides[3],
                   {from + (group * from_.read_channels + c) * from_.read_strides[1],
-                   from_.read_strides[3], from_.read_strides[1], count, 0,
+                   from_.read_strides[3], from_.read_strides[1], count,
                    least(kSquareProducts, from_.read_channels - c)},
                   least(kSquareProducts, to_.read_channels - c));
   }
@@ -69,8 +69,7 @@ class PixelCopy {
       if (!dense_pixels()) {
         pitch = row_pitch();
         pack_rows(scratch, pitch,
-                  {from, from_.read_strides[3], from_.read_strides[1], columns_, 0, channels},
-                  pitch);
+                  {from, from_.read_strides[3], from_.read_strides[1], columns_, channels}, pitch);
         pixels = scratch;
       }
       const Range joined = copy_joined(to + group * to_.read_channels, pixels, pitch);

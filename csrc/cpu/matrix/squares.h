@@ -88,25 +88,27 @@ inline void transpose(Pairs (&square)[kSquareLanes]) {
 }
 #endif
 
-// Elements (lane, product) where they lie; those before product `first` and from `lanes` or
-// `products` on count as zero, and are not read.
+// Elements (lane, product) where they lie; those from `lanes` or `products` on count as zero, and
+// are not read.
 struct SquareSource {
   const BFloat16* from;
   int64_t lane_stride, product_stride;
-  int64_t lanes, first, products;
+  int64_t lanes, products;
 
-  // How many there are from product k on, of 32.
-  int64_t clip(int64_t k) const { return most(0, least(kSquareProducts, products - k)); }
-
-  // `count` lanes' products k, if there are any.
+  // `count` lanes' products k, if there are any; lanes lie densely.
   Products at(int64_t lane, int64_t k, int64_t count) const {
-    if (k < first || k >= products) return Products{};
-    return load_products(from + lane + k * product_stride, count);
+    return k < products ? load_products(from + lane + k * product_stride, count) : Products{};
   }
 };
 
-inline void load_square(const SquareSource& s, int64_t pairs, Pairs (&square)[kSquareLanes]) {
-  if (s.product_stride == 1 && s.first == 0) {
+// The pairs of a square: 16 lanes by 32 products.
+inline void load_square(const SquareSource& s, Pairs (&square)[kSquareLanes]) {
+  if (s.lane_stride == 1) {
+    for (int p = 0; p < kSquareLanes; ++p)
+      square[p] = Pairs(make_pairs<0>(s.at(0, 2 * p, s.lanes), s.at(0, 2 * p + 1, s.lanes)));
+    return;
+  }
+  if (s.product_stride == 1) {
 #pragma GCC unroll 16
     for (int lane = 0; lane < kSquareLanes; ++lane)
       square[lane] = lane < s.lanes
@@ -114,80 +116,26 @@ inline void load_square(const SquareSource& s, int64_t pairs, Pairs (&square)[kS
                          : Pairs{};
     return transpose(square);
   }
-  for (int64_t p = 0; p < pairs; ++p) {
+  for (int p = 0; p < kSquareLanes; ++p) {
     BFloat16 words[kSquareProducts] = {};
-    for (int64_t k = most(2 * p, s.first); k < least(2 * p + 2, s.products); ++k)
+    for (int64_t k = 2 * p; k < least(2 * p + 2, s.products); ++k)
       for (int64_t lane = 0; lane < s.lanes; ++lane)
         words[2 * lane + k - 2 * p] = s.from[lane * s.lane_stride + k * s.product_stride];
     __builtin_memcpy(&square[p], words, sizeof words);
   }
 }
 
-// Calls use(lane, product, source, pairs) for each square of the elements, in `products` rounded up
-// to `step`.
-template <class Use>
-inline void for_squares(const SquareSource& all, int64_t rounded, const Use& use) {
-  for (int64_t lane = 0; lane < all.lanes; lane += kSquareLanes)
-    for (int64_t k = 0; k < rounded; k += kSquareProducts) {
-      const SquareSource square = {all.from + lane * all.lane_stride + k * all.product_stride,
-                                   all.lane_stride,
-                                   all.product_stride,
-                                   least(kSquareLanes, all.lanes - lane),
-                                   most(0, all.first - k),
-                                   all.clip(k)};
-      use(lane, k, square, least(kSquareProducts, rounded - k) / 2);
-    }
-}
-
-// pack_vectors() of lanes that lie densely: 32 at a time.
-inline void pack_lanes(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
-  const int64_t lanes = round_up(source.lanes, kSquareLanes);
-  for (int64_t lane = 0; lane < source.lanes; lane += kSquareProducts) {
-    const int64_t count = least(kSquareProducts, source.lanes - lane);
-    const int64_t stored = 2 * least(kSquareProducts, lanes - lane);
-    for (int64_t k = 0; k < rounded; k += 2) {
-      const Products even = source.at(lane, k, count), odd = source.at(lane, k + 1, count);
-      BFloat16* at = to + k * width + 2 * lane;
-      store_products(at, make_pairs<0>(even, odd), least(kSquareProducts, stored));
-      if (stored > kSquareProducts)
-        store_products(at + kSquareProducts, make_pairs<1>(even, odd), stored - kSquareProducts);
-    }
-  }
-}
-
-// The vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane + k % 2], for k
-// below `rounded`, an even number. Lanes up to a multiple of 16 are written.
+// A square of the vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane +
+// k % 2], for k below `rounded`, an even number.
 inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
-  if (source.lane_stride == 1) return pack_lanes(to, width, source, rounded);
-  for_squares(source, rounded,
-              [&](int64_t lane, int64_t k, const SquareSource& from, int64_t pairs) {
-                Pairs square[kSquareLanes];
-                load_square(from, pairs, square);
-                BFloat16* at = to + k * width + 2 * lane;
-                for (int64_t p = 0; p < pairs; ++p)
-                  store_products(at + p * 2 * width, Products(square[p]), kSquareProducts);
-              });
+  Pairs square[kSquareLanes];
+  load_square(source, square);
+  for (int64_t p = 0; p < rounded / 2; ++p)
+    store_products(to + p * 2 * width, Products(square[p]), kSquareProducts);
 }
 
 inline void clear_products(BFloat16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
-}
-
-// One lane's products, 1 or 2 elements apart.
-inline void pack_row(BFloat16* to, const BFloat16* from, const SquareSource& source,
-                     int64_t rounded) {
-  if (source.product_stride == 1) {
-    for (int64_t k = 0; k < rounded; k += kSquareProducts)
-      store_products(to + k, load_products(from + k, source.clip(k)),
-                     least(kSquareProducts, rounded - k));
-    return;
-  }
-  for (int64_t k = 0; k < rounded; k += kSquareLanes) {
-    // Of every pair the first; the last one's second is not read.
-    const int64_t elements = most(0, least(kSquareProducts, 2 * (source.products - k) - 1));
-    const Pairs pairs = Pairs(load_products(from + 2 * k, elements));
-    store_words(to + k, __builtin_convertvector(pairs, Words), least(kSquareLanes, rounded - k));
-  }
 }
 
 // pack_rows() of at most four products that lie densely.
@@ -249,7 +197,7 @@ inline void pack_lane_rows(BFloat16* to, int64_t pitch, const SquareSource& sour
 }
 
 // The rows' operand: product k of a lane goes to to[lane * pitch + k], for k below `rounded`, an
-// even number; source.first is 0.
+// even number.
 inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, int64_t rounded) {
   if (source.product_stride == 1 && rounded <= 4) {
     if (source.products == 1 && rounded == 2) return pack_short_rows<1>(to, pitch, source);
@@ -257,9 +205,13 @@ inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, i
     if (source.products == 3) return pack_short_rows<3>(to, pitch, source);
     if (source.products == 4) return pack_short_rows<4>(to, pitch, source);
   }
-  if (source.product_stride == 1 || source.product_stride == 2) {
+  if (source.product_stride == 1) {
     for (int64_t lane = 0; lane < source.lanes; ++lane)
-      pack_row(to + lane * pitch, source.from + lane * source.lane_stride, source, rounded);
+      for (int64_t k = 0; k < rounded; k += kSquareProducts)
+        store_products(to + lane * pitch + k,
+                       load_products(source.from + lane * source.lane_stride + k,
+                                     most(0, least(kSquareProducts, source.products - k))),
+                       least(kSquareProducts, rounded - k));
     return;
   }
   if (source.lane_stride == 1 && source.lanes > 4)

@@ -90,8 +90,8 @@ class PackedWeights {
                    int64_t channel, int64_t tap, int64_t c, int64_t products) const {
     const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
     const int64_t rounded = least(kSquareProducts, read_channels - c);
-    const SquareSource source = {from,  lane_stride, product_stride,
-                                 lanes, 0,           least(kSquareProducts, products)};
+    const SquareSource source = {from, lane_stride, product_stride, lanes,
+                                 least(kSquareProducts, products)};
     int64_t tile = 0;
     while (channels(tile + 1) <= channel) ++tile;
     const int64_t width = channels(tile + 1) - channels(tile);
