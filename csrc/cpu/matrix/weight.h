@@ -235,28 +235,19 @@ class MatrixWeight {
     PairRun run = {};
     run.count = count;
     run.stride = axes[p_.unit_axis].step * strides[unit_dimension];
-    for (int64_t m = 0; m < (is_pair() ? 2 : 1); ++m) {
+    for (int64_t m = 0; m < 2; ++m) {
       const auto at = [&](int a) { return place[a] * axes[a].step + m * axes[a].partner; };
       const int64_t index[3] = {at(kBatch), at(kPhase) + at(kRow), at(kColumn)};
+      const int64_t step = axes[p_.unit_axis].step;
+      const int64_t left = limits[unit_dimension] - index[unit_dimension];
+      run.end[m] = has_phase(place[kPhase], m) ? least(count, (left + step - 1) / step) : 0;
       run.from[m] = y_ + offset;
-      run.end[m] = has_phase(place[kPhase], m) ? count : 0;
       for (int d = 0; d < 3; ++d) {
         run.from[m] += index[d] * strides[d];
-        const int64_t step = d == unit_dimension ? axes[p_.unit_axis].step : count;
-        // Those before the limit, along the units or all of them.
-        const int64_t left = most(0, limits[d] - index[d]);
-        run.end[m] = least(run.end[m], d == unit_dimension ? (left + step - 1) / step
-                                       : left > 0          ? count
-                                                           : 0);
+        if (index[d] >= limits[d]) run.end[m] = 0;
       }
     }
     return run;
-  }
-
-  bool is_pair() const {
-    int64_t partner = 0;
-    for (const WeightAxis& axis : p_.axes) partner += axis.partner;
-    return partner > 0;
   }
 
   // ---- x
@@ -289,7 +280,7 @@ class MatrixWeight {
     PairRun run = {};
     run.count = count;
     run.stride = step * problem_.x_strides[3];
-    for (int64_t m = 0; m < (is_pair() ? 2 : 1); ++m) {
+    for (int64_t m = 0; m < 2; ++m) {
       const auto at = [&](int a) {
         return place[a] * axes[a].input_step + m * axes[a].input_partner;
       };

@@ -107,19 +107,26 @@ int64_t packed_bytes(const MatrixWeightPlan& plan, const MatrixShape& shape) {
   return 4 * (layout.positions * in + layout.units() * layout.unit_pairs * out);
 }
 
-// As many places to a chunk as may be packed at a time: first along the units.
+// As many places to a chunk as may be packed at a time: first along the units. But not fewer of
+// these than taps reach beyond them, for that is packed again for the next chunk.
 void cut_places(MatrixWeightPlan& plan, const MatrixShape& shape) {
-  const int64_t packed = std::clamp<int64_t>(
-      sum_count(*plan.problem), plan.problem->y_strides[1] == 1 ? 524288 : 1048576, 1572864);
+  const dilconv_problem& p = *plan.problem;
+  const int64_t packed =
+      std::clamp<int64_t>(sum_count(p), p.y_strides[1] == 1 ? 524288 : 1048576, 1572864);
   for (WeightAxis& axis : plan.axes) axis.cut = 1;
   for (const int64_t a :
        {plan.unit_axis, int64_t(kColumn), int64_t(kRow), int64_t(kPhase), int64_t(kBatch)}) {
     WeightAxis& axis = plan.axes[a];
     if (axis.cut > 1 || axis.count <= 1) continue;
+    int64_t fewest = 1;
+    if (a == plan.unit_axis) {
+      const int64_t taps = a >= kRow ? p.kernel[a - kRow] : 1;
+      fewest = std::max(kLanes, (taps - 1) * axis.tap_step / std::max<int64_t>(1, axis.read_step));
+    }
     const int64_t unit = a == plan.unit_axis ? kLanes : 1;
     for (int64_t parts = 1;; ++parts) {
       axis.cut = std::min(axis.count, round_up(divide_up(axis.count, parts), unit));
-      if (packed_bytes(plan, shape) <= packed || axis.cut <= unit) break;
+      if (packed_bytes(plan, shape) <= packed || axis.cut <= fewest) break;
     }
     if (axis.cut < axis.count) break;
   }
