@@ -34,6 +34,7 @@ const char* declines(const ConvProblem& p, int isa) {
   // Few channels are copied as a whole step, which takes longer than so few products do.
   const bool little = !gradient && tiles && dense && 2 * read <= matrix->shape.step &&
                       p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;
+  if (!gradient && matrix && joins_well(p, matrix->shape)) return nullptr;
   return better || empty || little ? "with so few channels the products would be mostly of zeros"
                                    : nullptr;
 }

@@ -27,6 +27,9 @@ struct MatrixGatherPlan {
   // column fold_origin + j * fold_step on, every fold_dilation-th. Else 1.
   int64_t folded_columns;
   int64_t fold_origin, fold_step, fold_dilation;
+  // Groups of few channels that are multiplied as one, with weights of zero between them; `tensors`
+  // and `products` count them as one.
+  int64_t joined_groups;
   int64_t chunk_channels;  // of products' read channels: the summation is cut here
   int64_t block_units;     // units of rows in a task
 };

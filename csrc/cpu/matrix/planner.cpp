@@ -19,6 +19,22 @@ bool folds(const ConvProblem& p, int64_t read_channels, int64_t step) {
          2 * round_up(columns * read_channels, step) <= columns * round_up(read_channels, step);
 }
 
+// How long a written pixel of all groups takes, about, if so many of them are joined: in steps of a
+// tile's row.
+double price_groups(const ConvProblem& p, int64_t joined, const MatrixShape& shape) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t in = p.in_channels / p.groups * joined, out = p.out_channels / p.groups * joined;
+  const int64_t read = forward ? in : out, written = forward ? out : in;
+  const bool folded = joined == 1 && folds(p, read, shape.step);
+  const int64_t depth = round_up(folded ? p.kernel[1] * read : read, shape.step);
+  const int64_t taps = folded ? p.kernel[0] : p.kernel[0] * p.kernel[1];
+  const bool dense = (forward ? p.x_strides : p.y_strides)[1] == 1;
+  const double row = double(shape.unit_cost + shape.row_unit) / double(shape.row_unit);
+  const double copy = folded || depth != read || !dense ? double(shape.copy_cost) : 0;
+  return double(p.groups / joined * depth / shape.step) *
+         (double(taps * divide_up(written, 2 * kLanes)) * row + copy);
+}
+
 // The problem whose read columns are its written ones, each with all that it reads.
 ConvProblem fold_columns(const ConvProblem& problem) {
   ConvProblem p = problem;
@@ -132,12 +148,30 @@ PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_
   return best;
 }
 
-OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& p, const MatrixShape& shape) {
+int64_t groups_to_join(const ConvProblem& p, const MatrixShape& shape) {
+  int64_t best = 1;
+  if (shape.row_unit == 1) return best;
+  const int64_t channels = std::max<int64_t>(1, std::min(p.in_channels, p.out_channels) / p.groups);
+  for (int64_t joined = 2; joined <= p.groups && joined * channels <= 2 * shape.step; ++joined)
+    if (p.groups % joined == 0 && price_groups(p, joined, shape) < price_groups(p, best, shape))
+      best = joined;
+  return best;
+}
+
+bool joins_well(const ConvProblem& p, const MatrixShape& shape) {
+  constexpr int64_t kFewTaps = 3;
+  return p.kernel[0] * p.kernel[1] > kFewTaps && groups_to_join(p, shape) > 1;
+}
+
+OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape) {
   constexpr int64_t kBlockRows = 1024, kBlockBytes = 524288;  // of a task
+  ConvProblem p = problem;
+  plan.joined_groups = groups_to_join(p, shape);
+  p.groups /= plan.joined_groups;
   set_roles(plan.tensors, p);
   const int64_t channels = plan.tensors.read_channels;
   plan.folded_columns = 1;
-  if (folds(p, channels, shape.step)) set_fold(plan, p);
+  if (plan.joined_groups == 1 && folds(p, channels, shape.step)) set_fold(plan, p);
   const ConvProblem seen = plan.folded_columns > 1 ? fold_columns(p) : p;
   // Cut where taps enter or leave the image, finely or not: pieces may not fill units, what they
   // leave uncut multiplies zeros.

@@ -8,6 +8,14 @@
 
 namespace dilconv {
 
+// How many groups of a conv2d or grad_input are multiplied as one, so that their channels together
+// fill the tiles that each would leave mostly empty: 1 if none are.
+int64_t groups_to_join(const ConvProblem& problem, const MatrixShape& shape);
+
+// Whether that leaves other kernels behind: it does not for a few taps, beside which copying
+// counts.
+bool joins_well(const ConvProblem& problem, const MatrixShape& shape);
+
 class OwnedMatrixGatherPlan {
  public:
   OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape);

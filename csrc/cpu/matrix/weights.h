@@ -10,6 +10,7 @@ class PackedWeights {
         tiles((plan.products.written_channels + kSquareLanes - 1) / kSquareLanes, kTileVectors),
         p_(plan.tensors),
         folded_columns_(plan.folded_columns),
+        joined_groups_(plan.joined_groups),
         weight_(weight) {}
 
   int64_t group_size() const { return tiles.total * kSquareLanes * taps * read_channels; }
@@ -31,7 +32,9 @@ class PackedWeights {
                         p_.weight_strides[2] == p_.kernel[1] &&
                         (p_.weight_strides[0] == taps || p_.weight_strides[1] == taps);
     for (int64_t c = 0; c < read_channels; c += kSquareProducts)
-      if (folded_columns_ > 1)
+      if (joined_groups_ > 1)
+        pack_joined(group, channel, c);
+      else if (folded_columns_ > 1)
         pack_folded(from, group, channel, c);
       else if (staged)
         pack_staged(from + c * p_.weight_strides[1], group, channel, c);
@@ -61,6 +64,30 @@ class PackedWeights {
               from[lane * p_.weight_strides[0] + (c + k) % p_.read_channels * p_.weight_strides[1] +
                    row * p_.weight_strides[2] + (c + k) / p_.read_channels * p_.weight_strides[3]];
       pack_square(stage, kSquareProducts, 1, group, channel, row, c, products);
+    }
+  }
+
+  // Each joined group's weights, and zeros where a channel of one would read another's.
+  void pack_joined(int64_t group, int64_t channel, int64_t c) const {
+    const int64_t written = p_.written_channels / joined_groups_;
+    const int64_t read = p_.read_channels / joined_groups_;
+    const int64_t stride = p_.weight_group_stride / joined_groups_;
+    const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      BFloat16 stage[kSquareLanes * kSquareProducts] = {};
+      const BFloat16* from = weight_ + group * p_.weight_group_stride +
+                             tap / p_.kernel[1] * p_.weight_strides[2] +
+                             tap % p_.kernel[1] * p_.weight_strides[3];
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const int64_t joined = (channel + lane) / written;
+        const int64_t begin = most(c, joined * read);
+        const int64_t end = least(c + kSquareProducts, (joined + 1) * read);
+        for (int64_t k = begin; k < end; ++k)
+          stage[lane * kSquareProducts + k - c] =
+              from[joined * stride + (channel + lane) % written * p_.weight_strides[0] +
+                   (k - joined * read) * p_.weight_strides[1]];
+      }
+      pack_square(stage, kSquareProducts, 1, group, channel, tap, c, kSquareProducts);
     }
   }
 
@@ -100,6 +127,6 @@ class PackedWeights {
   }
 
   const GatherPlan& p_;
-  int64_t folded_columns_;
+  int64_t folded_columns_, joined_groups_;
   const BFloat16* weight_;
 };
