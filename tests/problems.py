@@ -267,6 +267,7 @@ PROBLEMS: list[Problem] = [
     Problem("batch_0_depthwise", 0, 4, 4, (8, 8), (3, 3), groups=4),
     Problem("batch_40", 40, 32, 4, (3, 2), (3, 3), padding=(1, 1, 1, 1)),
     Problem("columns_40", 1, 32, 4, (40, 3), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("1x1_pad_below", 2, 20, 24, (5, 6), (1, 1), padding=(0, 3, 0, 0)),
     Problem("phases_3", 1, 20, 18, (20, 19), (3, 3), padding=(3, 3, 2, 2), dilation=(3, 2)),
     Problem("phases_strided", 3, 9, 7, (23, 21), (3, 3), (2, 2), (4, 4, 6, 6), (4, 6)),
     Problem("batch_9", 9, 3, 4, (5, 5), (3, 3), padding=(1, 1, 1, 1)),

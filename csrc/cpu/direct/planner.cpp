@@ -243,16 +243,6 @@ ConvProblem swap_operands(const ConvProblem& p) {
   return result;
 }
 
-// The problem, a 1×1 convolution of dense planes as one of single rows.
-ConvProblem flattened(const ConvProblem& problem) {
-  ConvProblem p = problem;
-  if (!flattens(p)) return p;
-  p.in_size[1] *= p.in_size[0];
-  p.out_size[1] *= p.out_size[0];
-  p.in_size[0] = p.out_size[0] = 1;
-  return p;
-}
-
 // How many samples are worked on together: as many as stay in the cache, or as it takes to fill
 // tiles of `tile` pixels. pixels: written ones of a sample.
 int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes) {
@@ -266,6 +256,15 @@ int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int
 }
 
 }  // namespace
+
+ConvProblem flattened(const ConvProblem& problem) {
+  ConvProblem p = problem;
+  if (!flattens(p)) return p;
+  p.in_size[1] *= p.in_size[0];
+  p.out_size[1] *= p.out_size[0];
+  p.in_size[0] = p.out_size[0] = 1;
+  return p;
+}
 
 std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
   std::vector<Range> valid;

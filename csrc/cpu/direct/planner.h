@@ -36,6 +36,9 @@ class OwnedRegions {
   std::vector<Region> regions_;
 };
 
+// The problem, a 1×1 convolution of dense planes as one of single rows.
+ConvProblem flattened(const ConvProblem& problem);
+
 // Sets sizes, strides and channels of a conv2d's or grad_input's plan.
 void set_roles(GatherPlan& plan, const ConvProblem& problem);
 

@@ -14,19 +14,6 @@ int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 // Rounds towards the greater also below zero.
 int64_t divide_up_signed(int64_t a, int64_t b) { return a >= 0 ? divide_up(a, b) : -(-a / b); }
 
-// Dense planes of a 1×1 layer are one long row.
-ConvProblem join_planes(ConvProblem p) {
-  const bool padded = p.pad_before[0] != 0 || p.pad_before[1] != 0;
-  const bool pointwise = p.kernel[0] * p.kernel[1] == 1 && p.stride[0] * p.stride[1] == 1;
-  if (!pointwise || padded || p.in_size[1] != p.out_size[1] ||
-      p.x_strides[2] != p.in_size[1] * p.x_strides[3] ||
-      p.y_strides[2] != p.out_size[1] * p.y_strides[3])
-    return p;
-  p.in_size[1] = p.out_size[1] = p.out_size[0] * p.out_size[1];
-  p.in_size[0] = p.out_size[0] = 1;
-  return p;
-}
-
 // Along the image, in `phases`, before anything is paired.
 void set_places(MatrixWeightPlan& plan, int64_t phases) {
   const dilconv_problem& p = *plan.problem;
@@ -249,7 +236,7 @@ WeightLayout largest_layout(const MatrixWeightPlan& plan, const MatrixShape& sha
 }
 
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const MatrixShape& shape)
-    : problem_(join_planes(problem)) {
+    : problem_(flattened(problem)) {
   const ConvProblem& p = problem_;
   constexpr int64_t kTaskChannels = 256;
   constexpr int64_t kTasks = 32;                      // enough for many cores, few enough to reduce
