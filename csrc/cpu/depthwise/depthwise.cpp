@@ -10,9 +10,6 @@
 namespace dilconv {
 namespace {
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
 // Whether square_tiles.h runs it.
 bool squares(const ConvProblem& p) {
   for (int axis = 0; axis < 2; ++axis) {

@@ -6,9 +6,6 @@
 namespace dilconv {
 namespace {
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
 // Positions j in [0, count) for which origin + j * step lies in [0, size).
 Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size) {
   const int64_t begin = origin >= 0 ? 0 : divide_up(-origin, step);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../../core/problem.h"
+#include "../rounding.h"
 #include "plan.h"
 
 namespace dilconv {

@@ -29,7 +29,7 @@ const char* declines(const ConvProblem& p, int isa) {
   const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
   const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;
   // grad_weight's vectors hold input channels.
-  const double lanes = double((in + kLanes - 1) / kLanes * kLanes);
+  const double lanes = double(round_up(in, kLanes));
   const bool empty = gradient && matrix && double(in) * matrix->shape.speed < lanes;
   // Few channels are copied as a whole step, which takes longer than so few products do.
   const bool little = !gradient && tiles && dense && 2 * read <= matrix->shape.step &&

@@ -59,7 +59,7 @@ struct PairRun {
 };
 
 // The vectors' operand: a pair's 16 lanes side by side. Pairs are `distance` elements apart, every
-// 16 lanes' `block`.
+// 16 lanes' `block`; of lanes that do not lie densely there are at most 16.
 inline void pack_pair_vectors(BFloat16* to, int64_t distance, int64_t block, const PairRun& run,
                               int64_t lane_stride, int64_t lanes) {
   if (lane_stride == 1) {
@@ -74,26 +74,25 @@ inline void pack_pair_vectors(BFloat16* to, int64_t distance, int64_t block, con
       }
     return;
   }
-  for (int64_t lane = 0; lane < lanes; lane += kSquareLanes, to += block)
-    for (int64_t i = 0; i < run.count; i += kSquareLanes) {
-      Pairs square[kSquareLanes] = {};
-      const PairRun::Sixteen some = run.sixteen(i);
-      for (int64_t k = 0; k < least(kSquareLanes, lanes - lane); ++k)
-        square[k] = Pairs(run.pairs(some, (lane + k) * lane_stride));
-      transpose(square);
-      for (int64_t k = 0; k < least(kSquareLanes, run.count - i); ++k)
-        store_products(to + (i + k) * distance, Products(square[k]), kSquareProducts);
-    }
+  for (int64_t i = 0; i < run.count; i += kSquareLanes) {
+    Pairs square[kSquareLanes] = {};
+    const PairRun::Sixteen some = run.sixteen(i);
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      square[lane] = Pairs(run.pairs(some, lane * lane_stride));
+    transpose(square);
+    for (int64_t k = 0; k < least(kSquareLanes, run.count - i); ++k)
+      store_products(to + (i + k) * distance, Products(square[k]), kSquareProducts);
+  }
 }
 
 // The rows' operand: a lane's pairs side by side, at most 16. Lanes are `distance` elements apart,
-// every 16 lanes `block`.
+// every 16 lanes `block`; of lanes that do not lie densely there are at most 16.
 inline void pack_pair_rows(BFloat16* to, int64_t distance, int64_t block, const PairRun& run,
                            int64_t lane_stride, int64_t lanes) {
   if (lane_stride != 1) {
     const PairRun::Sixteen all = run.sixteen(0);
-    for (int64_t lane = 0; lane < round_up(lanes, kSquareLanes); ++lane)
-      store_products(to + lane / kSquareLanes * block + lane % kSquareLanes * distance,
+    for (int64_t lane = 0; lane < kSquareLanes; ++lane)
+      store_products(to + lane * distance,
                      lane < lanes ? run.pairs(all, lane * lane_stride) : Products{}, 2 * run.count);
     return;
   }
@@ -106,7 +105,7 @@ inline void pack_pair_rows(BFloat16* to, int64_t distance, int64_t block, const 
       if (count > kSquareLanes) high[i] = Pairs(make_pairs<1>(first, second));
     }
     BFloat16* at = to + lane / kSquareLanes * block;
-    store_square(at, distance, low, 2 * run.count);
-    if (count > kSquareLanes) store_square(at + block, distance, high, 2 * run.count);
+    store_rows(at, distance, low, kSquareLanes, 2 * run.count);
+    if (count > kSquareLanes) store_rows(at + block, distance, high, kSquareLanes, 2 * run.count);
   }
 }

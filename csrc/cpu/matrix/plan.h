@@ -62,6 +62,7 @@ enum { kBatch, kPhase, kRow, kColumn, kWeightAxes };
 struct WeightAxis {
   int64_t count;    // of places
   int64_t cut;      // of a chunk's, at most
+  int64_t chunks;   // that makes so many
   int64_t step;     // output positions from one to the next
   int64_t partner;  // and from a pair's first pixel to its second
   // The input positions that are packed: how far they are from each other and from their partners,
@@ -69,15 +70,17 @@ struct WeightAxis {
   int64_t input_step, input_partner, read_step, tap_step;
 };
 
+// Of x's and of y's channels, in a task, at most.
+constexpr int64_t kTaskChannels = 256;
+
 struct MatrixWeightPlan {
   const dilconv_problem* problem;
   int64_t in_channels, out_channels;  // per group
   WeightAxis axes[kWeightAxes];
   int64_t phases;
-  int64_t unit_axis;  // along which a unit's pairs lie
+  int unit_axis;   // along which a unit's pairs lie
   bool joined;     // a phase's rows follow each other in one line, with pairs of zeros in between
   int64_t splits;  // partial sums, added up in order: fixed by the problem
-  int64_t task_in, task_out;  // channels of one task, at most
   // The places whose tap reads inside the image for either pixel: rows for each kernel row and
   // phase, columns for each kernel column.
   const Range* rows;
@@ -92,13 +95,13 @@ struct WeightChunk {
 // How a chunk is packed.
 struct WeightLayout {
   int64_t lines, line_units;         // pairs of y in lines, of so many units
-  int64_t unit_pairs;                // each
+  int64_t units;                     // of all
+  int64_t unit_pairs;                // of each
   int64_t line_pitch;                // if lines are joined rows: places of a row
   int64_t first_reads[kWeightAxes];  // of x, the first packed position
   int64_t reads[kWeightAxes];        // how many of them
   int64_t distances[kWeightAxes];    // from one to the next
   int64_t positions;                 // of all, with those that the last unit reads beyond
-  int64_t units() const { return lines * line_units; }
 };
 
 // A chunk's; or, `largest`, at least as large as that of any chunk of so many places.

@@ -8,9 +8,6 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
 // Whether all kernel columns' channels side by side take half as many products as each column's in
 // whole steps, or fewer. Those of a strided grad_input differ from column to column.
 bool folds(const ConvProblem& p, int64_t read_channels, int64_t step) {

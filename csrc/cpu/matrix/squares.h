@@ -151,15 +151,6 @@ inline void pack_short_rows(BFloat16* to, int64_t pitch, const SquareSource& sou
   }
 }
 
-// Whole lanes of a square become rows of `products` products.
-inline void store_square(BFloat16* to, int64_t pitch, Pairs (&square)[kSquareLanes],
-                         int64_t products) {
-  transpose(square);
-#pragma GCC unroll 16
-  for (int lane = 0; lane < kSquareLanes; ++lane)
-    store_products(to + lane * pitch, Products(square[lane]), products);
-}
-
 // The first `lanes` of a square's lanes, become rows of `products` products.
 inline void store_rows(BFloat16* to, int64_t pitch, Pairs (&square)[kSquareLanes], int64_t lanes,
                        int64_t products) {

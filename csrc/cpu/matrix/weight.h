@@ -20,8 +20,8 @@ class MatrixWeight {
         x_(static_cast<const BFloat16*>(x)),
         y_(static_cast<const BFloat16*>(y)),
         w_(static_cast<BFloat16*>(w)),
-        in_blocks_(blocks(plan.in_channels, plan.task_in, workers)),
-        out_blocks_(blocks(plan.out_channels, plan.task_out, workers)),
+        in_blocks_(blocks(plan.in_channels, workers)),
+        out_blocks_(blocks(plan.out_channels, workers)),
         rows_(out_blocks_.total * kSquareLanes),
         columns_(in_blocks_.total * kSquareLanes) {
     Arena arena(workspace);
@@ -89,12 +89,12 @@ class MatrixWeight {
     Cut lines, units;
   };
 
-  // Channels in blocks of 16, cut into tasks: finer than the plan's where that keeps workers busy,
-  // though more tasks pack more.
-  Cut blocks(int64_t channels, int64_t task_channels, int workers) const {
+  // Channels in blocks of 16, cut into tasks: finer than they need be where that keeps workers
+  // busy, though more tasks pack more.
+  Cut blocks(int64_t channels, int workers) const {
     const int64_t others = most(1, problem_.groups * p_.splits);
     const int64_t total = (channels + kSquareLanes - 1) / kSquareLanes;
-    int64_t largest = task_channels / kSquareLanes;
+    int64_t largest = kTaskChannels / kSquareLanes;
     const int64_t wanted = workers == 1 ? 1 : 2 * workers;
     // Both kinds of channels are cut alike.
     for (int64_t parts = 1; largest > 2 && others * parts * parts < wanted; parts *= 2)
@@ -107,17 +107,16 @@ class MatrixWeight {
   // The chunks, last axis first.
   int64_t chunk_count() const {
     int64_t count = 1;
-    for (const WeightAxis& axis : p_.axes) count *= (axis.count + axis.cut - 1) / axis.cut;
+    for (const WeightAxis& axis : p_.axes) count *= axis.chunks;
     return count;
   }
   WeightChunk chunk_at(int64_t index) const {
     WeightChunk chunk;
     for (int a = kWeightAxes; a-- > 0;) {
       const WeightAxis& axis = p_.axes[a];
-      const int64_t parts = (axis.count + axis.cut - 1) / axis.cut;
-      const int64_t begin = index % parts * axis.cut;
+      const int64_t begin = index % axis.chunks * axis.cut;
       chunk.places[a] = {begin, least(axis.count, begin + axis.cut)};
-      index /= parts;
+      index /= axis.chunks;
     }
     return chunk;
   }
@@ -162,12 +161,12 @@ class MatrixWeight {
 
   // Elements of 16 packed channels of y.
   static int64_t block_elements(const WeightLayout& layout) {
-    return layout.units() * 2 * layout.unit_pairs * kSquareLanes;
+    return layout.units * 2 * layout.unit_pairs * kSquareLanes;
   }
   // From a channel to the next: a tile's rows are next to each other, vectors' rows are as long as
   // they can be.
   static int64_t row_distance(const WeightLayout& layout) {
-    return 2 * layout.unit_pairs * (kTiles ? 1 : layout.units());
+    return 2 * layout.unit_pairs * (kTiles ? 1 : layout.units);
   }
   static int64_t unit_distance(const WeightLayout& layout) {
     return 2 * layout.unit_pairs * (kTiles ? kSquareLanes : 1);
@@ -179,7 +178,7 @@ class MatrixWeight {
     const int64_t lanes = least(out.end * kSquareLanes, p_.out_channels) - channel;
     const int64_t offset = (group * p_.out_channels + channel) * problem_.y_strides[1];
     // What lines leave of their last units and, joined, between rows.
-    const int64_t unit_axis = p_.unit_axis;
+    const int unit_axis = p_.unit_axis;
     const Range& along = chunk.places[unit_axis];
     if (p_.joined || along.end - along.begin < layout.line_units * layout.unit_pairs)
       clear_products(to, (out.end - out.begin) * block);
@@ -231,7 +230,7 @@ class MatrixWeight {
     const int64_t limits[3] = {problem_.batch, problem_.out_size[0], problem_.out_size[1]};
     const int64_t strides[3] = {problem_.y_strides[0], problem_.y_strides[2],
                                 problem_.y_strides[3]};
-    const int unit_dimension = p_.unit_axis == kBatch ? 0 : int(p_.unit_axis) - 1;
+    const int unit_dimension = p_.unit_axis == kBatch ? 0 : p_.unit_axis - 1;
     PairRun run = {};
     run.count = count;
     run.stride = axes[p_.unit_axis].step * strides[unit_dimension];

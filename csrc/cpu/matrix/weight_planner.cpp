@@ -8,25 +8,19 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
-// Rounds towards the greater also below zero.
-int64_t divide_up_signed(int64_t a, int64_t b) { return a >= 0 ? divide_up(a, b) : -(-a / b); }
-
 // Along the image, in `phases`, before anything is paired.
 void set_places(MatrixWeightPlan& plan, int64_t phases) {
   const dilconv_problem& p = *plan.problem;
   plan.phases = phases;
-  plan.axes[kBatch] = {p.batch, 1, 1, 0, 1, 0, 1, 0};
-  plan.axes[kPhase] = {phases, 1, 1, 0, p.stride[0], 0, 1, 0};
+  plan.axes[kBatch] = {p.batch, 1, 1, 1, 0, 1, 0, 1, 0};
+  plan.axes[kPhase] = {phases, 1, 1, 1, 0, p.stride[0], 0, 1, 0};
   for (int axis = 0; axis < 2; ++axis) {
     const int64_t step = axis == 0 ? phases : 1;
     const int64_t count = divide_up(p.out_size[axis], step);
     const int64_t stride = count > 1 ? p.stride[axis] * step : 0;
     const int64_t dilation = p.kernel[axis] > 1 ? p.dilation[axis] : 0;
     const int64_t unit = std::max<int64_t>(1, std::gcd(stride, dilation));
-    plan.axes[kRow + axis] = {count, 1, step, 0, unit, 0, stride / unit, dilation / unit};
+    plan.axes[kRow + axis] = {count, 1, 1, step, 0, unit, 0, stride / unit, dilation / unit};
   }
 }
 
@@ -51,8 +45,8 @@ Range valid_places(const WeightAxis& axis, const Range& valid, int64_t first, in
   Range all = {axis.count, 0};
   for (int64_t member = 0; member < (partner > 0 ? 2 : 1); ++member) {
     const int64_t origin = first + member * partner;
-    const int64_t begin = std::max<int64_t>(0, divide_up_signed(valid.begin - origin, axis.step));
-    const int64_t end = std::min(axis.count, divide_up_signed(valid.end - origin, axis.step));
+    const int64_t begin = std::max<int64_t>(0, divide_up(valid.begin - origin, axis.step));
+    const int64_t end = std::min(axis.count, divide_up(valid.end - origin, axis.step));
     if (begin >= end) continue;
     all = {std::min(all.begin, begin), std::max(all.end, end)};
   }
@@ -84,14 +78,12 @@ int64_t sum_count(const dilconv_problem& p) {
          round_up(p.out_channels / p.groups, kLanes);
 }
 
-int64_t chunks_of(const WeightAxis& axis) { return divide_up(axis.count, axis.cut); }
-
 // In bytes, of the largest chunk.
 int64_t packed_bytes(const MatrixWeightPlan& plan, const MatrixShape& shape) {
   const WeightLayout layout = largest_layout(plan, shape);
-  const int64_t in = round_up(std::min(plan.in_channels, plan.task_in), kLanes);
-  const int64_t out = round_up(std::min(plan.out_channels, plan.task_out), kLanes);
-  return 4 * (layout.positions * in + layout.units() * layout.unit_pairs * out);
+  const int64_t in = round_up(std::min(plan.in_channels, kTaskChannels), kLanes);
+  const int64_t out = round_up(std::min(plan.out_channels, kTaskChannels), kLanes);
+  return 4 * (layout.positions * in + layout.units * layout.unit_pairs * out);
 }
 
 // As many places to a chunk as may be packed at a time: first along the units. But not fewer of
@@ -101,8 +93,7 @@ void cut_places(MatrixWeightPlan& plan, const MatrixShape& shape) {
   const int64_t packed =
       std::clamp<int64_t>(sum_count(p), p.y_strides[1] == 1 ? 524288 : 1048576, 1572864);
   for (WeightAxis& axis : plan.axes) axis.cut = 1;
-  for (const int64_t a :
-       {plan.unit_axis, int64_t(kColumn), int64_t(kRow), int64_t(kPhase), int64_t(kBatch)}) {
+  for (const int a : {plan.unit_axis, int(kColumn), int(kRow), int(kPhase), int(kBatch)}) {
     WeightAxis& axis = plan.axes[a];
     if (axis.cut > 1 || axis.count <= 1) continue;
     int64_t fewest = 1;
@@ -117,6 +108,7 @@ void cut_places(MatrixWeightPlan& plan, const MatrixShape& shape) {
     }
     if (axis.cut < axis.count) break;
   }
+  for (WeightAxis& axis : plan.axes) axis.chunks = divide_up(axis.count, axis.cut);
 }
 
 int64_t size(const Range& range) { return range.end - range.begin; }
@@ -155,7 +147,7 @@ double estimate(const MatrixWeightPlan& plan, const ValidPlaces& valid, const Ma
   for (const WeightAxis& axis : axes) chunks *= double(axis.count) / double(axis.cut);
   const double in = double(divide_up(plan.in_channels, kLanes));
   const double out = double(divide_up(plan.out_channels, kLanes));
-  const double pairs = double(layout.units() * layout.unit_pairs);
+  const double pairs = double(layout.units * layout.unit_pairs);
   const double taps = double(valid.columns.size() * plan.problem->kernel[0]);
   return units * in * out * unit_time + chunks * kSums * taps * in * out +
          chunks * kPack * (in * double(layout.positions) + out * pairs);
@@ -168,9 +160,9 @@ void skip_outside(const MatrixWeightPlan& plan, const WeightChunk& chunk, Weight
   const int64_t first = chunk.places[kPhase].begin * phase.input_step - p.pad_before[0];
   const int64_t last = (chunk.places[kPhase].end - 1) * phase.input_step - p.pad_before[0] +
                        phase.input_partner + row.input_partner;
-  const int64_t begin = std::max(layout.first_reads[kRow], divide_up_signed(-last, row.input_step));
+  const int64_t begin = std::max(layout.first_reads[kRow], divide_up(-last, row.input_step));
   const int64_t end = std::min(layout.first_reads[kRow] + layout.reads[kRow],
-                               divide_up_signed(p.in_size[0] - first, row.input_step));
+                               divide_up(p.in_size[0] - first, row.input_step));
   layout.first_reads[kRow] = begin;
   layout.reads[kRow] = std::max<int64_t>(1, end - begin);
 }
@@ -210,9 +202,10 @@ WeightLayout find_layout(const MatrixWeightPlan& plan, const WeightChunk& chunk,
   layout.lines = 1;
   for (int a = 0; a < kWeightAxes; ++a)
     if (a != plan.unit_axis && !(plan.joined && a == kRow)) layout.lines *= sizes[a];
+  layout.units = layout.lines * layout.line_units;
   // Positions along the units are next to each other: a tile's rows are, too.
   int64_t distance = 1;
-  for (const int a : {int(plan.unit_axis), int(kColumn), int(kRow), int(kPhase), int(kBatch)}) {
+  for (const int a : {plan.unit_axis, int(kColumn), int(kRow), int(kPhase), int(kBatch)}) {
     if (layout.distances[a] > 0) continue;
     const bool whole_units = a == plan.unit_axis && !plan.joined;
     layout.reads[a] = reads(a, whole_units ? layout.line_units * layout.unit_pairs : sizes[a]);
@@ -238,13 +231,11 @@ WeightLayout largest_layout(const MatrixWeightPlan& plan, const MatrixShape& sha
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const MatrixShape& shape)
     : problem_(flattened(problem)) {
   const ConvProblem& p = problem_;
-  constexpr int64_t kTaskChannels = 256;
   constexpr int64_t kTasks = 32;                      // enough for many cores, few enough to reduce
   constexpr int64_t kPartialSums = int64_t(1) << 17;  // elements of all partial sums together
   plan.problem = &p;
   plan.in_channels = p.in_channels / p.groups;
   plan.out_channels = p.out_channels / p.groups;
-  plan.task_in = plan.task_out = kTaskChannels;
   const std::vector<Range> taps[2] = {valid_taps(p, 0), valid_taps(p, 1)};
   const int64_t phases =
       p.kernel[0] > 1 ? std::clamp<int64_t>(p.dilation[0] / std::gcd(p.stride[0], p.dilation[0]), 1,
@@ -288,7 +279,7 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const M
   plan.rows = rows_.data();
   plan.columns = columns_.data();
   int64_t chunks = 1;
-  for (const WeightAxis& axis : plan.axes) chunks *= chunks_of(axis);
+  for (const WeightAxis& axis : plan.axes) chunks *= axis.chunks;
   const int64_t sums = std::max<int64_t>(1, sum_count(p));
   const int64_t tasks = p.groups * divide_up(plan.in_channels, kTaskChannels) *
                         divide_up(plan.out_channels, kTaskChannels);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../rounding.h"
+
 namespace dilconv {
 namespace {
 
@@ -24,9 +26,6 @@ constexpr Form kForms[kWinogradForms] = {
 
 // Transformed weights, or their gradients, may take half a megabyte more than the weights.
 constexpr int64_t kMoreBytes = 524288;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 bool gathers_from_y(const ConvProblem& p) { return p.op == DILCONV_GRAD_INPUT; }
 
