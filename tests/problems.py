@@ -297,6 +297,7 @@ PROBLEMS: list[Problem] = [
     Problem("large_channels", 1, 600, 40, (9, 18), (3, 3), (1, 1), (1,) * 4, slow=True),
     Problem("large_planes", 1, 3, 3, (60, 300), (3, 3), (1, 1), (1,) * 4, groups=3, slow=True),
     Problem("large_dilated", 1, 256, 16, (50, 60), (3, 3), (1, 1), (6,) * 4, (6, 6), slow=True),
+    Problem("large_chunks", 1, 256, 16, (56, 32), (3, 3), (1, 1), (2,) * 4, (2, 2), slow=True),
     Problem("large_row", 1, 64, 16, (9000,), (2,), dilation=(1, 512), slow=True),
     Problem("large_batch", 40, 6, 9, (12, 13), (3, 3), (1, 1), (1,) * 4, slow=True),
 ]  # fmt: skip
