@@ -361,9 +361,9 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
 
 OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes)
     : swapped(gains_by_swapping(problem, vector_bytes / element_bytes)),
-      problem_(swapped ? swap_operands(problem) : problem) {
+      problem_(flattened(swapped ? swap_operands(problem) : problem)) {
   constexpr int64_t kTasks = 64;                      // enough for many cores, few enough to reduce
-  constexpr int64_t kPartialSums = int64_t(1) << 20;  // elements of all partial sums together
+  constexpr int64_t kPartialSums = int64_t(1) << 19;  // elements of all partial sums together
   const int64_t lanes = vector_bytes / element_bytes;
   const ConvProblem& p = problem_;
   plan.problem = &p;
@@ -376,6 +376,7 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, i
   plan.rows = p.kernel[0] * p.kernel[1] * plan.in_channels;
   plan.column_chunks = std::max<int64_t>(1, divide_up(p.out_size[1], kChunkPixels));
   plan.chunk_columns = divide_up(p.out_size[1], plan.column_chunks);
+  if (plan.column_chunks > 1) plan.chunk_columns = round_up(plan.chunk_columns, lanes);
   plan.chunk_rows = std::max<int64_t>(1, kChunkPixels / std::max<int64_t>(1, plan.chunk_columns));
   plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
   plan.channel_tasks = divide_up(plan.out_channels, 256);

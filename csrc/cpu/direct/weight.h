@@ -21,12 +21,11 @@ class WeightGradient {
         channel_tasks_(plan.padded_channels / kLanes<T>, most(1, 256 / kLanes<T>)),
         row_tasks_(plan.rows, (plan.rows + plan.row_tasks - 1) / plan.row_tasks),
         vectors_in_place_(kSame<S, T> && problem_.y_strides[1] == 1 &&
-                          plan.out_channels == plan.padded_channels &&
-                          plan.out_channels <= kMaxVectors * kLanes<T>),
+                          plan.out_channels == plan.padded_channels),
         window_(plan, x_) {
     Arena arena(workspace);
     sums_ = arena.take<T>(problem_.groups * plan.splits * plan.rows * plan.padded_channels);
-    worker_bytes_ = Scratch(nullptr, window_.elements()).bytes;
+    worker_bytes_ = scratch_at(nullptr).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
   }
@@ -53,10 +52,10 @@ class WeightGradient {
   static constexpr int64_t kMostStretches = kChunkPixels;
 
   struct Scratch {
-    Scratch(char* base, int64_t window_elements) {
+    Scratch(char* base, int64_t vector_elements, int64_t window_elements) {
       Arena arena(base);
       rows = arena.take<T>(kMaxRows * kChunkPitch);
-      vectors = arena.take<T>(kChunkPixels * (256 + kMaxVectors * kLanes<T>));
+      vectors = arena.take<T>(vector_elements);
       window = arena.take<T>(window_elements);
       bytes = arena.used();
     }
@@ -65,6 +64,11 @@ class WeightGradient {
     T* window;
     int64_t bytes;
   };
+
+  Scratch scratch_at(char* base) const {
+    const int64_t vectors = vectors_in_place_ ? 0 : kChunkPixels * (256 + kMaxVectors * kLanes<T>);
+    return Scratch(base, vectors, window_.elements());
+  }
 
   // A row of the product: kernel element (a, b) and an input channel of the group.
   struct Row {
@@ -88,7 +92,7 @@ class WeightGradient {
   }
 
   void task(int64_t index, int worker) const {
-    const Scratch scratch(workers_ + worker * worker_bytes_, window_.elements());
+    const Scratch scratch = scratch_at(workers_ + worker * worker_bytes_);
     const int64_t channel_task = index % channel_tasks_.parts;
     index /= channel_tasks_.parts;
     const int64_t row_task = index % row_tasks_.parts;
@@ -111,8 +115,8 @@ class WeightGradient {
       if (window_.elements() > 0) window_.fill(chunk, group, scratch.window, source);
       const Cut row_blocks(rows.end - rows.begin, kMaxRows);
       for (int64_t b = 0; b < row_blocks.parts; ++b)
-        multiply_rows(chunk, source, group, rows.begin + row_blocks.begin(b), row_blocks.size(b),
-                      tiles, scratch, sums);
+        multiply_rows(chunk, source, group, first, rows.begin + row_blocks.begin(b),
+                      row_blocks.size(b), tiles, scratch, sums);
     }
   }
 
@@ -160,9 +164,12 @@ class WeightGradient {
         squared = valid / kLanes<T> * kLanes<T>;
         for (int64_t q = 0; q < columns; q += kLanes<T>) {
           const int64_t at = least(q, columns - kLanes<T>);
-          for (int64_t c = 0; c < squared; c += kLanes<T>)
+          for (int64_t c = 0; c < squared; c += kLanes<T>) {
+            for (int64_t r = c; r < c + kLanes<T>; ++r)  // the next chunk's pixels
+              __builtin_prefetch(from + r * channel_stride + at + kChunkPixels);
             transpose_square(to + at * width + c, width, from + c * channel_stride + at,
                              channel_stride);
+          }
         }
       }
     }
@@ -186,11 +193,12 @@ class WeightGradient {
     int64_t packed = 0;  // pixels
   };
 
-  // One register tile's rows against every tile of the chunk's vectors.
-  void multiply_rows(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t first,
-                     int64_t count, const Cut& tiles, const Scratch& scratch, T* sums) const {
+  // One register tile's rows against every tile of the chunk's vectors, from a channel on.
+  void multiply_rows(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t channel,
+                     int64_t first, int64_t count, const Cut& tiles, const Scratch& scratch,
+                     T* sums) const {
     Stretches stretches;
-    find_stretches(chunk, source, group, first, count, scratch, stretches);
+    find_stretches(chunk, source, group, channel, first, count, scratch, stretches);
     if (stretches.count == 0) return;
     const int64_t pixels =
         (chunk.rows.end - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin);
@@ -204,12 +212,15 @@ class WeightGradient {
       apart_tile<T>(int(count), int(tiles.size(t)))(
           stretches.segments, stretches.count,
           sums + first * p_.padded_channels + tiles.begin(t) * kLanes<T>, p_.padded_channels);
+      for (int s = 0; s < stretches.count && vectors_in_place_; ++s)
+        stretches.segments[s].vectors += width;
       panel += pixels * width;
     }
   }
 
-  void find_stretches(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t first,
-                      int64_t count, const Scratch& scratch, Stretches& stretches) const {
+  void find_stretches(const Chunk& chunk, const Source<T>& source, int64_t group, int64_t channel,
+                      int64_t first, int64_t count, const Scratch& scratch,
+                      Stretches& stretches) const {
     // Rows and columns of y that some of the taps reach from inside the image, and all of them.
     Range some_h = {problem_.out_size[0], 0}, some_w = {problem_.out_size[1], 0};
     Range all_h = {0, problem_.out_size[0]}, all_w = chunk.columns;
@@ -235,7 +246,7 @@ class WeightGradient {
     int64_t n = chunk.rows.begin / problem_.out_size[0],
             i = chunk.rows.begin % problem_.out_size[0];
     for (int64_t row = chunk.rows.begin; row < chunk.rows.end; ++row) {
-      const Position at = {chunk, group, row, n, i};
+      const Position at = {chunk, group, channel, row, n, i};
       if (i >= some_h.begin && i < some_h.end) {
         const Range in_place = i >= all_h.begin && i < all_h.end ? all_w : nowhere;
         add_packed(at, rows, count, {some_w.begin, in_place.begin}, scratch, stretches);
@@ -246,10 +257,10 @@ class WeightGradient {
     }
   }
 
-  // A row of y: row i of sample n.
+  // A row of y: row i of sample n, from a channel of the group on.
   struct Position {
     const Chunk& chunk;
-    int64_t group, row, n, i;
+    int64_t group, channel, row, n, i;
 
     int64_t pixel(int64_t column) const {
       return (row - chunk.rows.begin) * (chunk.columns.end - chunk.columns.begin) + column -
@@ -292,7 +303,7 @@ class WeightGradient {
            Stretches& stretches) const {
     if constexpr (kSame<S, T>) {
       if (vectors_in_place_) {
-        segment.vectors = y_at(at.n, at.i, column, at.group * p_.out_channels);
+        segment.vectors = y_at(at.n, at.i, column, at.group * p_.out_channels + at.channel);
         segment.vector_step = problem_.y_strides[3];
       }
     }
@@ -373,7 +384,7 @@ class WeightGradient {
   S* w_;
   Cut channel_tasks_;  // in vectors
   Cut row_tasks_;
-  bool vectors_in_place_;  // a register tile holds all of a pixel's channels, which lie densely
+  bool vectors_in_place_;  // y's channels lie densely, in whole vectors
   Window<S, T> window_;
   T* sums_;
   char* workers_;
