@@ -257,6 +257,9 @@ PROBLEMS: list[Problem] = [
     Problem("channel_multiplier_3", 1, 4, 12, (9, 9), (3, 3), (2, 2), (2, 2, 2, 2), (2, 2), 4),
     Problem("few_outputs", 2, 48, 2, (7, 9), (4, 3), (1, 1), (3, 2, 0, 3), (2, 1)),
     Problem("few_outputs_groups", 1, 34, 4, (6, 8), (2, 3), (1, 1), (1, 0, -1, 2), (1, 2), 2),
+    Problem("few_outputs_tiles", 1, 20, 3, (34, 40), (3, 3), (1, 1), (4, 3, 2, 5), (2, 3)),
+    Problem("few_outputs_wide", 2, 18, 12, (9, 70), (3, 3), (1, 1), (4, 4, 4, 4), (4, 4)),
+    Problem("few_inputs_strided", 2, 4, 26, (15, 37), (3, 5), (3, 2), (3, 1, 4, 2), (2, 1), 2),
     # Degenerate sizes.
     Problem("image_1x1", 2, 5, 6, (1, 1), (1, 1)),
     Problem("image_1x1_padded", 2, 5, 6, (1, 1), (3, 3), padding=(1, 1, 1, 1)),
@@ -297,6 +300,7 @@ PROBLEMS: list[Problem] = [
     Problem("large_channels", 1, 600, 40, (9, 18), (3, 3), (1, 1), (1,) * 4, slow=True),
     Problem("large_planes", 1, 3, 3, (60, 300), (3, 3), (1, 1), (1,) * 4, groups=3, slow=True),
     Problem("large_dilated", 1, 256, 16, (50, 60), (3, 3), (1, 1), (6,) * 4, (6, 6), slow=True),
+    Problem("large_few_outputs", 1, 30, 2, (40, 700), (3, 3), (1, 1), (5,) * 4, (5, 5), slow=True),
     Problem("large_chunks", 1, 256, 16, (56, 32), (3, 3), (1, 1), (2,) * 4, (2, 2), slow=True),
     Problem("large_row", 1, 64, 16, (9000,), (2,), dilation=(1, 512), slow=True),
     Problem("large_batch", 40, 6, 9, (12, 13), (3, 3), (1, 1), (1,) * 4, slow=True),

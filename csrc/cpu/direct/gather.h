@@ -127,6 +127,10 @@ class Gather {
 template <class S, class T, class Use>
 auto with_gather(const GatherPlan& plan, int workers, const void* read, const void* weight,
                  const void* bias, void* written, void* workspace, const Use& use) {
+  if (plan.vectors == VectorsHold::kPaddedPixels) {
+    PaddedPlanes<S, T> gather(plan, workers, read, weight, bias, written, workspace);
+    return use(gather);
+  }
   if (plan.vectors == VectorsHold::kWrittenChannels) {
     Gather<S, T, ChannelVectors> gather(plan, kLanes<T>, kMaxVectors, workers, read, weight, bias,
                                         written, workspace);

@@ -249,7 +249,7 @@ void multiply_vectors(const T* const* vectors, const int64_t* offsets, const Seg
                       int count, T* const* to, int64_t pitch, bool add, const T* bias) {
   const T* place[V];
   Vector<T> total[R][V];
-#pragma GCC unroll 3
+#pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
     place[v] = vectors[v];
 #pragma GCC unroll 8
@@ -260,17 +260,17 @@ void multiply_vectors(const T* const* vectors, const int64_t* offsets, const Seg
     for (int64_t step = segments[s].depth; step > 0; --step, rows += R) {
       const int64_t offset = *offsets++;
       Vector<T> vector[V];
-#pragma GCC unroll 3
+#pragma GCC unroll 8
       for (int v = 0; v < V; ++v) vector[v] = load(place[v] + offset);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
-#pragma GCC unroll 3
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) total[r][v] += vector[v] * rows[r];
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
       T* sum = to[v] + r * pitch;
       if (add) total[r][v] = load(sum) + total[r][v];
@@ -283,12 +283,20 @@ using MultiplyVectors = void (*)(const T* const* vectors, const int64_t* offsets
                                  const Segment<T>* segments, int count, T* const* to, int64_t pitch,
                                  bool add, const T* bias);
 
-template <class T, int R = kMaxRows>
+// How many vectors that lie anywhere a register tile of so many rows takes, at most: few rows take
+// more, so that no sum waits for the one before.
+constexpr int kMostVectors = 8;
+constexpr int most_vectors(int64_t rows) {
+  return rows == 1 ? kMostVectors : rows == 2 ? 4 : kMaxVectors;
+}
+
+template <class T, int R = kMaxRows, int V = most_vectors(R)>
 MultiplyVectors<T> vector_tile(int rows, int vectors) {
   if constexpr (R > 1) {
     if (rows < R) return vector_tile<T, R - 1>(rows, vectors);
   }
-  return vectors == 1   ? multiply_vectors<T, R, 1>
-         : vectors == 2 ? multiply_vectors<T, R, 2>
-                        : multiply_vectors<T, R, 3>;
+  if constexpr (V > 1) {
+    if (vectors < V) return vector_tile<T, R, V - 1>(R, vectors);
+  }
+  return multiply_vectors<T, R, V>;
 }

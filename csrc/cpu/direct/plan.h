@@ -34,7 +34,8 @@ struct Region {
   bool in_place;  // rows are whole vectors that every tap reads inside the image, densely
 };
 
-enum class VectorsHold { kWrittenPixels, kWrittenChannels, kReadChannels };
+// kPaddedPixels: written pixels, read from copies of planes with zeros around.
+enum class VectorsHold { kWrittenPixels, kPaddedPixels, kWrittenChannels, kReadChannels };
 
 // grad_input is the same gather as conv2d with the channels' roles swapped, and one set of spans
 // per residue of the position modulo the stride. Channel counts are per group; weight strides are
@@ -49,6 +50,8 @@ struct GatherPlan {
   int64_t block_pixels;    // pixels that share a packed panel
   int64_t panel_depth;     // products per pixel in a panel: the summation is cut here
   int64_t split_channels;  // written channels of one task, at most
+  int64_t tile[2];         // padded planes: written positions of a task
+  int64_t plane_channels;  // and read channels whose planes are copied together
   const Region* regions;
   int64_t region_count;
 };
@@ -84,5 +87,7 @@ constexpr int64_t kChunkPixels = 128;
 constexpr int64_t kPanelPitch = kPanelDepth + 16;
 constexpr int64_t kChunkPitch = kChunkPixels + 16;
 constexpr int kMaxVectors = 3;  // vectors in a register tile
+// Written channels of a gather that always get copies of planes with zeros around.
+constexpr int64_t kFewWritten = 4;
 
 }  // namespace dilconv

@@ -211,6 +211,46 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   return {in_place, !channels};
 }
 
+// Whether so few written channels share a vector of pixels that all planes are best copied with
+// zeros around them.
+bool pads_planes(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
+  constexpr int64_t kFew = 12, kManyTaps = 9, kLongRow = 4;  // in vectors
+  const int64_t taps = p.kernel[0] * p.kernel[1];
+  const bool channels_last = plan.read_strides[1] == 1 && plan.read_strides[3] != 1;
+  const bool far = !channels_last && taps >= kManyTaps && plan.read_size[1] >= kLongRow * lanes;
+  return plan.written_channels <= (far ? kFew : kFewWritten) && plan.read_channels > 0 &&
+         taps > 1 && taps <= kPanelDepth && !(channels_last && widens(p)) &&
+         (p.op == DILCONV_GRAD_INPUT || p.stride[1] == 1);
+}
+
+// Copies that stay in the second-level cache, and enough tiles for threads. What is summed at a
+// time must not depend on the batch, as the bits of the result depend on it.
+void set_tiles(GatherPlan& plan, const ConvProblem& p, int64_t element_bytes) {
+  constexpr int64_t kCacheBytes = 131072, kRows = 8, kColumns = 512, kTasks = 8;
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t step = forward ? p.stride[0] : 1;
+  int64_t reach[2], rows = 1, columns = 1;
+  for (int axis = 0; axis < 2; ++axis)
+    reach[axis] = (p.kernel[axis] - 1) * p.dilation[axis] / (forward ? 1 : p.stride[axis]);
+  for (int64_t r = 0; r < plan.region_count; ++r) {
+    rows = std::max(rows, plan.regions[r].h.count);
+    columns = std::max(columns, plan.regions[r].w.count);
+  }
+  plan.tile[1] = std::min(columns, std::max(kColumns, 4 * reach[1]));
+  const int64_t row_bytes = (plan.tile[1] + reach[1]) * element_bytes;
+  const int64_t fewest_rows = std::min(rows, std::max(kRows, reach[0]));
+  const int64_t least_reads = std::min(plan.read_size[0], fewest_rows * step + reach[0]);
+  plan.plane_channels =
+      std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(1, least_reads * row_bytes), 1,
+                          kPanelDepth / (p.kernel[0] * p.kernel[1]));
+  const int64_t planes = std::min(plan.read_channels, plan.plane_channels);
+  const int64_t fitting = (kCacheBytes / (planes * row_bytes) - reach[0]) / step;
+  const int64_t others =
+      plan.batch * plan.groups * plan.region_count * divide_up(columns, plan.tile[1]);
+  const int64_t shared = divide_up(rows, divide_up(kTasks, std::max<int64_t>(1, others)));
+  plan.tile[0] = std::min(std::max(fitting, fewest_rows), shared);
+}
+
 // Whether grad_weight multiplies fewer vectors with x and y in each other's place: those of output
 // channels may be emptier than those of input channels. Packing a vector costs some products.
 bool gains_by_swapping(const ConvProblem& p, int64_t lanes) {
@@ -318,6 +358,14 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const bool channels_last = plan.written_strides[1] == 1;
   const PixelPlan pixel_vectors = plan_pixels(plan, p, lanes, element_bytes);
   const bool dots = is_dot_product(plan, p, lanes);
+  if (!dots && pads_planes(plan, p, lanes)) {
+    regions_ = whole_regions(p);
+    plan.regions = regions_.data();
+    plan.region_count = regions_.size();
+    plan.vectors = VectorsHold::kPaddedPixels;
+    set_tiles(plan, p, element_bytes);
+    return;
+  }
   const bool by_channels = channels_last ? plan.written_channels > 1 : !pixel_vectors.preferred;
   // With written channels in vectors a piece costs little more than the last register tile, which
   // it may not fill. With pixels in vectors it may not fill the last vector either, and a cut along

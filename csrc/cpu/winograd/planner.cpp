@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../direct/plan.h"
 #include "../rounding.h"
 
 namespace dilconv {
@@ -113,10 +114,15 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool channels_last = p.y_strides[1] == 1;
   const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
   // With few written channels it takes dot products over the read ones, in about twice the time.
-  const bool dots =
-      p.op != DILCONV_GRAD_WEIGHT && channels_last && 4 * written <= 16 && read == read_vectors;
+  const bool dots = p.op != DILCONV_GRAD_WEIGHT && channels_last && written <= kFewWritten &&
+                    read == read_vectors;
   constexpr double kEfficiency = 0.85;
-  double vectors = read * (dots ? 2 * written : channels_in_vectors ? written_vectors : written);
+  // And else vectors of pixels, which it copies first.
+  const bool padded = p.op != DILCONV_GRAD_WEIGHT && written <= kFewWritten;
+  double vectors = read * (dots                  ? 2 * written
+                           : padded              ? 1.5 * written
+                           : channels_in_vectors ? written_vectors
+                                                 : written);
   // It may swap x and y.
   if (p.op == DILCONV_GRAD_WEIGHT) vectors = std::min(vectors, written * read_vectors);
   const double direct = double(count_products(p, 0) * count_products(p, 1)) * vectors / kEfficiency;
