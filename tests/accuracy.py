@@ -35,6 +35,9 @@ FLOAT32_FLOOR = 2.0**-22
 
 WINOGRAD_FLOAT32 = 5e-6
 
+# Pixels that a GPU adds one by one in grad_weight: kMostPixels of csrc/cuda/gemm/planner.cpp.
+MOST_PIXELS = 8192
+
 # For two results of the same dtype of which neither is exact (ours and torch's): twice the error
 # one of them may have.
 AGREEMENT = {
@@ -70,15 +73,19 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
 def chain_error(call: Call) -> float:
     """The relative error to expect of a float32 convolution that adds its K products one by one.
 
-    GPUs' kernels do, cuDNN's too, but for grad_weight. A step rounds the partial sum by 2**-24 of
-    it at most, a third of the square of that on average, and the partial sums' squares grow evenly:
-    sqrt(K / 2) * 2**-24 / sqrt(3).
+    GPUs' kernels do; of grad_weight, whose products are one for each pixel, in parts of at most
+    MOST_PIXELS. A step rounds the partial sum by 2**-24 of it at most, a third of the square of
+    that on average, and the partial sums' squares grow evenly: sqrt(K / 2) * 2**-24 / sqrt(3).
     """
+    products: int
     if call.op == "conv2d_grad_weight":
-        return 0.0
-    out_channels, in_channels = call.b.shape[:2]
-    channels = in_channels if call.op == "conv2d" else out_channels // call.params[-1]
-    products: int = channels * call.b[0, 0].numel() if call.b.numel() else 0
+        axes = len(call.size or ())
+        pixels = call.a.numel() // max(1, call.a.size(-axes - 1))
+        products = min(pixels, MOST_PIXELS)
+    else:
+        out_channels, in_channels = call.b.shape[:2]
+        channels = in_channels if call.op == "conv2d" else out_channels // call.params[-1]
+        products = channels * call.b[0, 0].numel() if call.b.numel() else 0
     return (products / 6) ** 0.5 * 2.0**-24
 
 
