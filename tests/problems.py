@@ -259,6 +259,9 @@ PROBLEMS: list[Problem] = [
     Problem("few_outputs_groups", 1, 34, 4, (6, 8), (2, 3), (1, 1), (1, 0, -1, 2), (1, 2), 2),
     Problem("few_outputs_tiles", 1, 20, 3, (34, 40), (3, 3), (1, 1), (4, 3, 2, 5), (2, 3)),
     Problem("few_outputs_wide", 2, 18, 12, (9, 70), (3, 3), (1, 1), (4, 4, 4, 4), (4, 4)),
+    Problem("few_outputs_beyond", 1, 8, 2, (6, 70), (3, 3), (1, 1), (9, 9, 60, 60), (9, 60)),
+    Problem("few_outputs_taps", 1, 5, 1, (9, 40), (2, 64), padding=(1, 0, 30, 33)),
+    Problem("one_input_wide", 2, 1, 12, (9, 70), (3, 3), padding=(1, 1, 1, 1)),
     Problem("few_inputs_strided", 2, 4, 26, (15, 37), (3, 5), (3, 2), (3, 1, 4, 2), (2, 1), 2),
     # Degenerate sizes.
     Problem("image_1x1", 2, 5, 6, (1, 1), (1, 1)),

@@ -1,4 +1,4 @@
-// What the two orientations of a gather share: which products a block of written pixels sums.
+// What the orientations of a gather share: which products a block of written pixels sums.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 

@@ -123,7 +123,7 @@ class Gather {
   int64_t worker_bytes_, bytes_, splits_ = 1;
 };
 
-// Calls use(gather) with the orientation that the plan chose.
+// Calls use(gather) with what the plan chose.
 template <class S, class T, class Use>
 auto with_gather(const GatherPlan& plan, int workers, const void* read, const void* weight,
                  const void* bias, void* written, void* workspace, const Use& use) {

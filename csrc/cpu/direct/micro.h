@@ -1,5 +1,5 @@
 // The register-blocked product that most of the direct kernel's time goes into. A register tile is
-// at most kMaxRows broadcast values by kMaxVectors vectors.
+// at most kMaxRows broadcast values by kMaxVectors vectors, or fewer by more (most_vectors).
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 

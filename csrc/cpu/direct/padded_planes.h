@@ -69,7 +69,7 @@ class PaddedPlanes {
       pitch = round_up(w.end - w.begin, kLanes<T>) + vectors * kLanes<T>;
     }
 
-    int64_t plane() const { return most(0, inside.end - inside.begin) * pitch; }
+    int64_t plane() const { return (inside.end - inside.begin) * pitch; }
     int64_t sums() const { return (rows.end - rows.begin) * vectors * kLanes<T>; }
 
     const Region& region;
@@ -80,14 +80,11 @@ class PaddedPlanes {
     int64_t vectors, pitch;
   };
 
-  // Of the taps of a span, the least and the largest.
+  // The least and the largest of a span's taps, whose origins are monotone.
   static Range origins(const Span& span) {
-    Range all = {0, 0};
-    for (int64_t t = 0; t < span.tap_count; ++t)
-      all = t == 0
-                ? Range{span.taps[t].origin, span.taps[t].origin}
-                : Range{least(all.begin, span.taps[t].origin), most(all.end, span.taps[t].origin)};
-    return all;
+    if (span.tap_count == 0) return {0, 0};
+    const int64_t first = span.taps[0].origin, last = span.taps[span.tap_count - 1].origin;
+    return {least(first, last), most(first, last)};
   }
 
   int64_t tile_count(const Region& region) const {
@@ -189,14 +186,15 @@ class PaddedPlanes {
     const Span& h = tile.region.h;
     for (int64_t t = 0; t < h.tap_count; ++t) {
       const int64_t distance = row - h.taps[t].origin;
-      if (distance % h.read_step == 0 && distance >= tile.rows.begin * h.read_step &&
-          distance < tile.rows.end * h.read_step)
-        return true;
+      if (distance < tile.rows.begin * h.read_step || distance >= tile.rows.end * h.read_step)
+        continue;
+      if (h.read_step == 1 || distance % h.read_step == 0) return true;
     }
     return false;
   }
 
-  // The taps that read inside the image for a row of the region: their origins are monotone.
+  // The taps that read inside the image for a row of the region: neighbours, as origins are
+  // monotone.
   Range taps_of(const Span& h, int64_t row) const {
     Range taps = {0, 0};
     for (int64_t t = 0; t < h.tap_count; ++t) {
@@ -239,17 +237,18 @@ class PaddedPlanes {
     const int64_t top = tile.rows.begin * h.read_step - tile.inside.begin;
     const int64_t left = tile.columns.begin - tile.left;
     int64_t* offset = products.offsets;
-    int64_t after = -1;
     for (int64_t c = channels.begin; c < channels.end; ++c)
       for (int64_t a = taps.begin; a < taps.end; ++a)
-        for (int64_t b = 0; b < w.tap_count; ++b, ++after) {
+        for (int64_t b = 0; b < w.tap_count; ++b) {
           *offset++ = (c - channels.begin) * tile.plane() + (h.taps[a].origin + top) * tile.pitch +
                       w.taps[b].origin + left;
           const int64_t at =
               (c * p_.kernel[0] + h.taps[a].kernel) * p_.kernel[1] + w.taps[b].kernel;
-          if (at != after || products.count == 0)
-            products.weights[products.count++] = {after = at, 0};
-          ++products.weights[products.count - 1].depth;
+          DepthRange* last = products.weights + products.count - 1;
+          if (products.count > 0 && last->begin + last->depth == at)
+            ++last->depth;
+          else
+            products.weights[products.count++] = {at, 1};
         }
   }
 

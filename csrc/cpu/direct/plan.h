@@ -87,7 +87,7 @@ constexpr int64_t kChunkPixels = 128;
 constexpr int64_t kPanelPitch = kPanelDepth + 16;
 constexpr int64_t kChunkPitch = kChunkPixels + 16;
 constexpr int kMaxVectors = 3;  // vectors in a register tile
-// Written channels of a gather that always get copies of planes with zeros around.
+// So few written channels share a vector of pixels too seldom to pack it.
 constexpr int64_t kFewWritten = 4;
 
 }  // namespace dilconv

@@ -1,6 +1,7 @@
 #include "planner.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 namespace dilconv {
@@ -109,9 +110,9 @@ void add_spans(AxisPlan& plan, size_t first_tap, int64_t begin, int64_t step, in
   });
 }
 
+constexpr int64_t kMostTapsToCut = 64;  // choosing the cut takes time cubic in the taps
+
 AxisPlan plan_axis(const ConvProblem& p, int axis, int64_t overhead) {
-  // Choosing the cut takes time cubic in the taps.
-  constexpr int64_t kMostTapsToCut = 64;
   if (p.kernel[axis] > kMostTapsToCut) overhead = kNeverCut;
   AxisPlan plan;
   const int64_t stride = p.stride[axis], dilation = p.dilation[axis], pad = p.pad_before[axis];
@@ -216,35 +217,42 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
 bool pads_planes(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
   constexpr int64_t kFew = 12, kManyTaps = 9, kLongRow = 4;  // in vectors
   const int64_t taps = p.kernel[0] * p.kernel[1];
-  const bool channels_last = plan.read_strides[1] == 1 && plan.read_strides[3] != 1;
+  const bool channels_last = (plan.read_strides[1] == 1 && plan.read_strides[3] != 1) ||
+                             (plan.written_strides[1] == 1 && plan.written_strides[3] != 1);
   const bool far = !channels_last && taps >= kManyTaps && plan.read_size[1] >= kLongRow * lanes;
   return plan.written_channels <= (far ? kFew : kFewWritten) && plan.read_channels > 0 &&
-         taps > 1 && taps <= kPanelDepth && !(channels_last && widens(p)) &&
-         (p.op == DILCONV_GRAD_INPUT || p.stride[1] == 1);
+         taps > 1 && taps <= kPanelDepth && p.kernel[1] <= kMostTapsToCut &&
+         !(channels_last && widens(p)) && (p.op == DILCONV_GRAD_INPUT || p.stride[1] == 1);
 }
 
-// Copies that stay in the second-level cache, and enough tiles for threads. What is summed at a
-// time must not depend on the batch, as the bits of the result depend on it.
-void set_tiles(GatherPlan& plan, const ConvProblem& p, int64_t element_bytes) {
+// How far apart a span's taps read: their origins are monotone.
+int64_t reach_of(const Span& span) {
+  return span.tap_count > 0 ? std::abs(span.taps[span.tap_count - 1].origin - span.taps->origin)
+                            : 0;
+}
+
+// Copies and sums that stay in the second-level cache, and enough tiles for threads. What is summed
+// at a time must not depend on the batch, as the bits of the result depend on it.
+void set_tiles(GatherPlan& plan, int64_t element_bytes) {
   constexpr int64_t kCacheBytes = 131072, kRows = 8, kColumns = 512, kTasks = 8;
-  const bool forward = p.op == DILCONV_CONV2D;
-  const int64_t step = forward ? p.stride[0] : 1;
-  int64_t reach[2], rows = 1, columns = 1;
-  for (int axis = 0; axis < 2; ++axis)
-    reach[axis] = (p.kernel[axis] - 1) * p.dilation[axis] / (forward ? 1 : p.stride[axis]);
-  for (int64_t r = 0; r < plan.region_count; ++r) {
-    rows = std::max(rows, plan.regions[r].h.count);
-    columns = std::max(columns, plan.regions[r].w.count);
+  int64_t reach[2] = {0, 0}, rows = 1, columns = 1, step = 1;
+  for (const Region* region = plan.regions; region < plan.regions + plan.region_count; ++region) {
+    rows = std::max(rows, region->h.count);
+    columns = std::max(columns, region->w.count);
+    step = region->h.read_step;
+    reach[0] = std::max(reach[0], std::min(plan.read_size[0], reach_of(region->h)));
+    reach[1] = std::max(reach[1], reach_of(region->w));
   }
   plan.tile[1] = std::min(columns, std::max(kColumns, 4 * reach[1]));
   const int64_t row_bytes = (plan.tile[1] + reach[1]) * element_bytes;
   const int64_t fewest_rows = std::min(rows, std::max(kRows, reach[0]));
   const int64_t least_reads = std::min(plan.read_size[0], fewest_rows * step + reach[0]);
-  plan.plane_channels =
-      std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(1, least_reads * row_bytes), 1,
-                          kPanelDepth / (p.kernel[0] * p.kernel[1]));
-  const int64_t planes = std::min(plan.read_channels, plan.plane_channels);
-  const int64_t fitting = (kCacheBytes / (planes * row_bytes) - reach[0]) / step;
+  const int64_t taps = plan.kernel[0] * plan.kernel[1];
+  plan.plane_channels = std::clamp<int64_t>(
+      kCacheBytes / std::max<int64_t>(1, least_reads * row_bytes), 1, kPanelDepth / taps);
+  const int64_t planes_row = std::min(plan.read_channels, plan.plane_channels) * row_bytes;
+  const int64_t sums_row = plan.written_channels * plan.tile[1] * element_bytes;
+  const int64_t fitting = (kCacheBytes - reach[0] * planes_row) / (step * planes_row + sums_row);
   const int64_t others =
       plan.batch * plan.groups * plan.region_count * divide_up(columns, plan.tile[1]);
   const int64_t shared = divide_up(rows, divide_up(kTasks, std::max<int64_t>(1, others)));
@@ -359,11 +367,13 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   const PixelPlan pixel_vectors = plan_pixels(plan, p, lanes, element_bytes);
   const bool dots = is_dot_product(plan, p, lanes);
   if (!dots && pads_planes(plan, p, lanes)) {
-    regions_ = whole_regions(p);
+    // A piece of columns has copies of its own; rows leave out their taps one by one.
+    const int64_t piece_overhead = 128 * lanes;
+    regions_ = OwnedRegions(plan_axis(p, 0, kNeverCut), plan_axis(p, 1, piece_overhead));
     plan.regions = regions_.data();
     plan.region_count = regions_.size();
     plan.vectors = VectorsHold::kPaddedPixels;
-    set_tiles(plan, p, element_bytes);
+    set_tiles(plan, element_bytes);
     return;
   }
   const bool by_channels = channels_last ? plan.written_channels > 1 : !pixel_vectors.preferred;
@@ -424,6 +434,7 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, i
   plan.rows = p.kernel[0] * p.kernel[1] * plan.in_channels;
   plan.column_chunks = std::max<int64_t>(1, divide_up(p.out_size[1], kChunkPixels));
   plan.chunk_columns = divide_up(p.out_size[1], plan.column_chunks);
+  // Whole vectors, for squares that do not overlap.
   if (plan.column_chunks > 1) plan.chunk_columns = round_up(plan.chunk_columns, lanes);
   plan.chunk_rows = std::max<int64_t>(1, kChunkPixels / std::max<int64_t>(1, plan.chunk_columns));
   plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);

@@ -165,7 +165,7 @@ class WeightGradient {
         for (int64_t q = 0; q < columns; q += kLanes<T>) {
           const int64_t at = least(q, columns - kLanes<T>);
           for (int64_t c = 0; c < squared; c += kLanes<T>) {
-            for (int64_t r = c; r < c + kLanes<T>; ++r)  // the next chunk's pixels
+            for (int64_t r = c; r < c + kLanes<T>; ++r)  // about a chunk ahead
               __builtin_prefetch(from + r * channel_stride + at + kChunkPixels);
             transpose_square(to + at * width + c, width, from + c * channel_stride + at,
                              channel_stride);

@@ -114,11 +114,12 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool channels_last = p.y_strides[1] == 1;
   const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
   // With few written channels it takes dot products over the read ones, in about twice the time.
-  const bool dots = p.op != DILCONV_GRAD_WEIGHT && channels_last && written <= kFewWritten &&
-                    read == read_vectors;
+  const bool widens = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+  const bool few = p.op != DILCONV_GRAD_WEIGHT && written <= kFewWritten;
+  const bool dots = few && channels_last && read == read_vectors && !widens;
   constexpr double kEfficiency = 0.85;
   // And else vectors of pixels, which it copies first.
-  const bool padded = p.op != DILCONV_GRAD_WEIGHT && written <= kFewWritten;
+  const bool padded = few && !(channels_last && widens);
   double vectors = read * (dots                  ? 2 * written
                            : padded              ? 1.5 * written
                            : channels_in_vectors ? written_vectors
