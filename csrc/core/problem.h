@@ -11,6 +11,9 @@ using ConvProblem = dilconv_problem;
 using Tensors = dilconv_tensors;
 
 inline bool is_floating(const ConvProblem& p) { return p.dtype <= DILCONV_BFLOAT16; }
+inline bool is_16_bit_floating(const ConvProblem& p) {
+  return p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+}
 
 const char* op_name(int64_t op);
 const char* dtype_name(int64_t dtype);

@@ -75,7 +75,7 @@ struct OwnedPlan {
   void choose_form(const ConvProblem& p, int64_t lanes) {
     const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
     const bool rows_dense = plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
-    const bool widened = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+    const bool widened = is_16_bit_floating(p);
     const int64_t taps = p.kernel[0] * p.kernel[1];
     // Turning pixels and channels around costs as much as about twelve taps.
     const bool short_sums =

@@ -21,16 +21,13 @@ class PaddedPlanes {
         blocks_(plan.written_channels, kMaxRows) {
     Arena arena(workspace);
     weights_ = arena.take<T>(plan.groups * plan.read_channels * taps_ * plan.written_channels);
-    int64_t planes = 0, sums = 0;  // elements of the largest
     for (int64_t r = 0; r < plan.region_count; ++r) {
       const Tile first(plan, plan.regions[r], 0, 0);
-      planes = most(planes, least(plan.read_size[0], first.height) * first.pitch);
-      sums = most(sums, first.sums());
+      plane_elements_ = most(plane_elements_, least(plan.read_size[0], first.height) * first.pitch);
+      sum_elements_ = most(sum_elements_, first.sums());
       tiles_ += tile_count(plan.regions[r]);
     }
-    const int64_t channels = (parts_.total + parts_.parts - 1) / parts_.parts;
-    planes_bytes_ = round_up(channels * planes * int64_t(sizeof(T)), 64);
-    worker_bytes_ = planes_bytes_ + round_up(plan.written_channels * sums * int64_t(sizeof(T)), 64);
+    worker_bytes_ = scratch_at(nullptr).bytes;
     workers_ = arena.take<char>(workers * worker_bytes_);
     bytes_ = arena.used();
   }
@@ -53,6 +50,21 @@ class PaddedPlanes {
   }
 
  private:
+  // What one worker needs while it runs a task.
+  struct Scratch {
+    T* planes;
+    T* sums;
+    int64_t bytes;
+  };
+
+  Scratch scratch_at(char* base) const {
+    const int64_t channels = (parts_.total + parts_.parts - 1) / parts_.parts;
+    Arena arena(base);
+    T* planes = arena.take<T>(channels * plane_elements_);
+    T* sums = arena.take<T>(p_.written_channels * sum_elements_);
+    return {planes, sums, arena.used()};
+  }
+
   // A rectangle of a region's written positions, and what its taps read, inside the image or not.
   struct Tile {
     Tile(const GatherPlan& plan, const Region& from, int64_t row, int64_t column)
@@ -117,22 +129,21 @@ class PaddedPlanes {
     const int64_t across = Cut(region->w.count, p_.tile[1]).parts;
     const Tile tile(p_, *region, tile_index / across * p_.tile[0],
                     tile_index % across * p_.tile[1]);
-    char* scratch = workers_ + worker * worker_bytes_;
-    T* planes = reinterpret_cast<T*>(scratch);
-    T* sums = reinterpret_cast<T*>(scratch + planes_bytes_);
+    const Scratch scratch = scratch_at(workers_ + worker * worker_bytes_);
     for (int64_t part = 0; part < parts_.parts; ++part) {
       const Range channels = {parts_.begin(part), parts_.begin(part + 1)};
-      copy_planes(tile, n, group, channels, planes);
-      multiply(tile, group, channels, planes, sums);
+      copy_planes(tile, n, group, channels, scratch.planes);
+      multiply(tile, group, channels, scratch.planes, scratch.sums);
     }
-    write(tile, n, group, sums);
+    write(tile, n, group, scratch.sums);
   }
 
   void copy_planes(const Tile& tile, int64_t n, int64_t group, const Range& channels,
                    T* planes) const {
     const int64_t begin = least(tile.pitch, most(0, -tile.left));
     const int64_t end = most(begin, least(tile.pitch, p_.read_size[1] - tile.left));
-    const int64_t step = squares(end - begin) ? kLanes<T> : 1;
+    const bool squares = fill_squares(end - begin);
+    const int64_t step = squares ? kLanes<T> : 1;
     for (int64_t c = channels.begin; c < channels.end; c += step) {
       T* to = planes + (c - channels.begin) * tile.plane();
       const int64_t count = least(step, channels.end - c);
@@ -142,40 +153,45 @@ class PaddedPlanes {
           clear(to + plane * tile.plane(), begin);
           clear(to + plane * tile.plane() + end, tile.pitch - end);
         }
-        copy_row(read_ + n * p_.read_strides[0] + row * p_.read_strides[2] +
-                     (tile.left + begin) * p_.read_strides[3],
-                 group * p_.read_channels + c, count, end - begin, to + begin, tile.plane());
+        const S* from = read_ + n * p_.read_strides[0] + row * p_.read_strides[2] +
+                        (tile.left + begin) * p_.read_strides[3];
+        if (squares)
+          copy_squares(from, group * p_.read_channels + c, count, end - begin, to + begin,
+                       tile.plane());
+        else
+          copy_row(from + (group * p_.read_channels + c) * p_.read_strides[1], end - begin,
+                   to + begin);
       }
     }
   }
 
   // Whether so many pixels of a row, and their channels, are turned around in squares.
-  bool squares(int64_t pixels) const {
+  bool fill_squares(int64_t pixels) const {
     return kSame<S, T> && p_.read_strides[1] == 1 && p_.read_strides[3] != 1 &&
            p_.groups * p_.read_channels >= kLanes<T> && pixels >= kLanes<T>;
   }
 
-  // Pixels of a row: channels from the first one on, each to its plane.
-  void copy_row(const S* from, int64_t first, int64_t count, int64_t pixels, T* to,
-                int64_t plane) const {
-    constexpr int64_t lanes = kLanes<T>, kLine = 64 / int64_t(sizeof(S));
-    const int64_t pixel_stride = p_.read_strides[3];
+  // Pixels of a row: at most a square's channels from the first one on, each to its plane.
+  void copy_squares(const S* from, int64_t first, int64_t count, int64_t pixels, T* to,
+                    int64_t plane) const {
     if constexpr (kSame<S, T>) {
-      if (squares(pixels)) {
-        // The last squares overlap the ones before.
-        const int64_t start = least(first, p_.groups * p_.read_channels - lanes);
-        for (int64_t q = 0; q < pixels; q += lanes) {
-          const int64_t at = least(q, pixels - lanes);
-          T square[lanes * lanes];
-          transpose_square(square, lanes, from + start + at * pixel_stride, pixel_stride);
-          for (int64_t c = 0; c < count; ++c)
-            store(to + c * plane + at, load(square + (first - start + c) * lanes));
-        }
-        return;
+      constexpr int64_t lanes = kLanes<T>;
+      // The last squares overlap the ones before.
+      const int64_t start = least(first, p_.groups * p_.read_channels - lanes);
+      for (int64_t q = 0; q < pixels; q += lanes) {
+        const int64_t at = least(q, pixels - lanes);
+        T square[lanes * lanes];
+        transpose_square(square, lanes, from + start + at * p_.read_strides[3], p_.read_strides[3]);
+        for (int64_t c = 0; c < count; ++c)
+          store(to + c * plane + at, load(square + (first - start + c) * lanes));
       }
     }
-    from += first * p_.read_strides[1];
-    // The next channel's comes from afar.
+  }
+
+  // Pixels of a row of one channel. The next channel's come from afar.
+  void copy_row(const S* from, int64_t pixels, T* to) const {
+    constexpr int64_t kLine = 64 / int64_t(sizeof(S));
+    const int64_t pixel_stride = p_.read_strides[3];
     for (int64_t q = 0; q < pixels && pixel_stride == 1; q += kLine)
       __builtin_prefetch(from + p_.read_strides[1] + q);
     gather(to, from, pixel_stride, pixels);
@@ -302,5 +318,6 @@ class PaddedPlanes {
   Cut blocks_;  // written channels of a register tile
   T* weights_;
   char* workers_;
-  int64_t planes_bytes_, worker_bytes_, bytes_, tiles_ = 0;
+  int64_t plane_elements_ = 0, sum_elements_ = 0;  // of the largest plane of a tile, and its sums
+  int64_t worker_bytes_, bytes_, tiles_ = 0;
 };

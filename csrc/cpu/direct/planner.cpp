@@ -170,14 +170,10 @@ bool flattens(const ConvProblem& p) {
          p.y_strides[2] == p.out_size[1] * p.y_strides[3];
 }
 
-bool widens(const ConvProblem& p) {
-  return p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
-}
-
 // Whether vectors hold read channels: written ones would fill a small part of one.
 bool is_dot_product(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
   return 4 * plan.written_channels <= lanes && plan.read_strides[1] == 1 &&
-         plan.read_channels > 0 && plan.read_channels % lanes == 0 && !widens(p);
+         plan.read_channels > 0 && plan.read_channels % lanes == 0 && !is_16_bit_floating(p);
 }
 
 // What speaks for vectors of pixels when channels are not innermost.
@@ -196,8 +192,8 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
   // Reading in place saves packing, which costs the more the fewer written channels share a vector;
   // but what is left of rows makes pieces of its own.
-  const bool in_place =
-      dense && !widens(p) && plan.read_channels > 0 && (few_channels || (one_tap && long_rows));
+  const bool in_place = dense && !is_16_bit_floating(p) && plan.read_channels > 0 &&
+                        (few_channels || (one_tap && long_rows));
   // Vectors of channels need no packing, and planes may be cut finely; but the result has to be
   // transposed, and the last vector filled.
   const int64_t depth = p.kernel[0] * p.kernel[1] * plan.read_channels;
@@ -207,7 +203,7 @@ PixelPlan plan_pixels(const GatherPlan& plan, const ConvProblem& p, int64_t lane
   const int64_t read_bytes =
       plan.read_channels * plan.read_size[0] * plan.read_size[1] * element_bytes;
   const bool near = lanes * element_bytes >= kLineBytes || read_bytes <= kCacheBytes;
-  const bool channels = !widens(p) && near && depth >= kDeep * lanes &&
+  const bool channels = !is_16_bit_floating(p) && near && depth >= kDeep * lanes &&
                         8 * plan.written_channels >= 7 * filled && !(in_place && long_rows);
   return {in_place, !channels};
 }
@@ -222,7 +218,8 @@ bool pads_planes(const GatherPlan& plan, const ConvProblem& p, int64_t lanes) {
   const bool far = !channels_last && taps >= kManyTaps && plan.read_size[1] >= kLongRow * lanes;
   return plan.written_channels <= (far ? kFew : kFewWritten) && plan.read_channels > 0 &&
          taps > 1 && taps <= kPanelDepth && p.kernel[1] <= kMostTapsToCut &&
-         !(channels_last && widens(p)) && (p.op == DILCONV_GRAD_INPUT || p.stride[1] == 1);
+         !(channels_last && is_16_bit_floating(p)) &&
+         (p.op == DILCONV_GRAD_INPUT || p.stride[1] == 1);
 }
 
 // How far apart a span's taps read: their origins are monotone.
@@ -369,9 +366,7 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
   if (!dots && pads_planes(plan, p, lanes)) {
     // A piece of columns has copies of its own; rows leave out their taps one by one.
     const int64_t piece_overhead = 128 * lanes;
-    regions_ = OwnedRegions(plan_axis(p, 0, kNeverCut), plan_axis(p, 1, piece_overhead));
-    plan.regions = regions_.data();
-    plan.region_count = regions_.size();
+    set_regions(cut_regions(p, kNeverCut, piece_overhead));
     plan.vectors = VectorsHold::kPaddedPixels;
     set_tiles(plan, element_bytes);
     return;
@@ -389,9 +384,7 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
     split_inside(h, plan.read_size[0], 1);
     split_inside(w, plan.read_size[1], lanes);
   }
-  regions_ = OwnedRegions(std::move(h), std::move(w));
-  plan.regions = regions_.data();
-  plan.region_count = regions_.size();
+  set_regions(OwnedRegions(std::move(h), std::move(w)));
   int64_t pixels = 0;
   for (int64_t r = 0; r < plan.region_count; ++r)
     pixels += plan.regions[r].h.count * plan.regions[r].w.count;
@@ -415,6 +408,12 @@ OwnedGatherPlan::OwnedGatherPlan(const ConvProblem& problem, int vector_bytes, i
                           : std::clamp(fitting, tile, 4 * tile);
   plan.block_pixels = std::min(plan.block_pixels, round_up(pixels * plan.samples, lanes));
   plan.split_channels = std::min<int64_t>(256, round_up(plan.written_channels, lanes));
+}
+
+void OwnedGatherPlan::set_regions(OwnedRegions regions) {
+  regions_ = std::move(regions);
+  plan.regions = regions_.data();
+  plan.region_count = regions_.size();
 }
 
 OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes)

@@ -64,6 +64,8 @@ class OwnedGatherPlan {
   GatherPlan plan;
 
  private:
+  void set_regions(OwnedRegions regions);
+
   OwnedRegions regions_;
 };
 

@@ -114,7 +114,7 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool channels_last = p.y_strides[1] == 1;
   const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
   // With few written channels it takes dot products over the read ones, in about twice the time.
-  const bool widens = p.dtype == DILCONV_FLOAT16 || p.dtype == DILCONV_BFLOAT16;
+  const bool widens = is_16_bit_floating(p);
   const bool few = p.op != DILCONV_GRAD_WEIGHT && written <= kFewWritten;
   const bool dots = few && channels_last && read == read_vectors && !widens;
   constexpr double kEfficiency = 0.85;
