@@ -1,8 +1,9 @@
 """What ``torch.onnx.export`` makes of the operators: plain Conv and ConvTranspose nodes.
 
-The exporter first decomposes what it has no translation for, by torch's table of decompositions.
-The rules here stand in that table, and answer only while a model is exported to ONNX: everywhere
-else (torch.compile, torch.export, fake tensors) the operators stay whole.
+The rules here stand where a graph's nodes are recorded, and answer only while a model is exported
+to ONNX: everywhere else (torch.compile, torch.export) the operators stay whole. Torch's table of
+decompositions, from which the exporter takes what it has no translation for, would do for ONNX;
+but where the environment has CI set, Inductor raises an error for what stands there.
 
 ``conv2d_grad_weight`` has no counterpart in ONNX; only the graph of a training step would hold it.
 """
@@ -15,9 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._decomp import register_decomposition
-
-from . import ops
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
 Pads = tuple[Any, Any, Any, Any]
 
@@ -124,15 +123,17 @@ def _conv2d_grad_input(
     return _node("ConvTranspose", grad_output, weight, bias, channels, list(input_size), attributes)
 
 
-def _register(op: Any, rule: Callable[..., Tensor]) -> None:
-    def decompose(*arguments: Any, **named: Any) -> Any:
-        return rule(*arguments, **named) if torch.onnx.is_in_onnx_export() else NotImplemented
+def _register(name: str, rule: Callable[..., Tensor]) -> None:
+    def trace(
+        mode: ProxyTorchDispatchMode, op: Any, types: Any, arguments: Any, named: Any = None
+    ) -> Any:
+        if not torch.onnx.is_in_onnx_export():
+            return mode.__torch_dispatch__(op, types, arguments, named or {})
+        with mode:
+            return rule(*arguments, **(named or {}))
 
-    register_decomposition(op)(decompose)
-    # A fake tensor with symbolic sizes would follow that table too, were the operator not in this
-    # one, which says that it has a shape function of its own (it is in C++).
-    register_decomposition(op, type="meta", unsafe=True)(op)
+    torch.library.register_torch_dispatch(f"dilconv::{name}", ProxyTorchDispatchMode, trace)
 
 
-_register(ops.conv2d, _conv2d)
-_register(ops.conv2d_grad_input, _conv2d_grad_input)
+_register("conv2d", _conv2d)
+_register("conv2d_grad_input", _conv2d_grad_input)

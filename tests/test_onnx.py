@@ -160,10 +160,9 @@ def test_padding_that_depends_on_an_open_size() -> None:
 
 
 def test_nothing_but_the_exporter_decomposes() -> None:
-    """The rules stand in torch's global table, which must not change what others see."""
-    net = dc.convert(network())
-    program = torch.export.export(net, (torch.randn(IMAGE),))
-    table = torch._decomp.get_decompositions([dc.ops.conv2d, dc.ops.conv2d_grad_input])
-    targets = [str(n.target) for n in program.run_decompositions(table).graph.nodes]
+    """And torch's table has no rule: Inductor would raise an error for it where CI is set."""
+    program = torch.export.export(dc.convert(network()), (torch.randn(IMAGE),))
+    targets = [str(n.target) for n in program.run_decompositions().graph.nodes]
     assert targets.count("dilconv.conv2d.default") == 3
     assert targets.count("dilconv.conv2d_grad_input.default") == 1
+    assert not torch._decomp.get_decompositions([dc.ops.conv2d, dc.ops.conv2d_grad_input])
