@@ -23,6 +23,9 @@ WINS = [
     Problem("wavenet", 1, 64, 128, (4000,), (2,), padding=(0, 0, 64, 0), dilation=(1, 64)),
     Problem("five_taps", 2, 64, 64, (1000,), (5,), padding=(0, 0, 4, 4), dilation=(1, 2)),
     Problem("small_image", 1, 128, 128, (7, 7), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("seven_taps", 2, 64, 64, (1000,), (7,), padding=(0, 0, 9, 9), dilation=(1, 3)),
+    Problem("seven_by_seven", 1, 64, 64, (28, 28), (7, 7), padding=(3, 3, 3, 3)),
+    Problem("four_by_four", 1, 64, 64, (30, 30), (4, 4), padding=(1, 2, 1, 2)),
 ]
 LOSES = [
     Problem("few_channels", 1, 3, 8, (64, 64), (3, 3), padding=(1, 1, 1, 1)),
@@ -64,7 +67,11 @@ def test_explain_says_why_it_declines() -> None:
         assert dc.explain(x, w).forward.kernel == "winograd"
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 2), (1, 3), (1, 5), (3, 1)])
+@pytest.mark.parametrize(
+    "kernel",
+    [(3, 3), (4, 4), (5, 5), (7, 7), (1, 2), (1, 3), (1, 4), (1, 5), (1, 7), (3, 1), (3, 5)],
+    ids=str,
+)
 @pytest.mark.parametrize("channels", [64, pytest.param(2048, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op", OPS)
 def test_error_bound(op: str, channels: int, kernel: tuple[int, int]) -> None:

@@ -4,7 +4,8 @@
 //
 // Some written channels' weights are transformed at a time. Then tasks, each some tiles, transform
 // what they read, multiply, and transform back, all in the cache. Channels are in vectors; a tile's
-// sums do not depend on the others.
+// sums do not depend on the others. They are over the pieces of the kernel and the read channels,
+// in this order.
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
@@ -21,13 +22,16 @@ class WinogradGather {
         grid_(plan),
         passes_((plan.written_channels + kLanes<T> - 1) / kLanes<T>, plan.pass_vectors),
         blocks_(0, kMaxVectors),
-        depth_chunks_(plan.read_channels, kWinogradDepth),
+        piece_chunks_(plan.pieces, most(1, kWinogradDepth / plan.read_channels)),
+        channel_chunks_(plan.read_channels, kWinogradDepth),
         filter_tasks_(plan.read_channels, kFilters),
         tasks_(grid_.blocks(), choose_task_blocks(workers)),
         tiles_(grid_.largest_block() * ((tasks_.total + tasks_.parts - 1) / tasks_.parts)),
-        pitch_(round_up(least(plan.read_channels, kWinogradDepth), kLanes<T>) + 16) {
+        depth_(plan.pieces * plan.read_channels),
+        pitch_(round_up(least(depth_, kWinogradDepth), kLanes<T>) + 16),
+        plane_(tiles_ * pitch_) {
     Arena arena(workspace);
-    packed_ = arena.take<T>(Form::planes * plan.read_channels * plan.pass_vectors * kLanes<T>);
+    packed_ = arena.take<T>(Form::planes * depth_ * plan.pass_vectors * kLanes<T>);
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
@@ -60,7 +64,7 @@ class WinogradGather {
     Scratch(char* base, const WinogradGather& gather) {
       Arena arena(base);
       strip = arena.take<T>(Form::H::products * gather.grid_.longest_row() * kLanes<T>);
-      data = arena.take<T>(Form::planes * gather.tiles_ * gather.pitch_);
+      data = arena.take<T>(Form::planes * gather.plane_);
       products = arena.take<T>(Form::planes * gather.tiles_ * gather.p_.pass_vectors * kLanes<T>);
       bytes = arena.used();
     }
@@ -77,7 +81,7 @@ class WinogradGather {
   }
 
   T* packed_block(int64_t block) const {
-    return packed_ + blocks_.begin(block) * kLanes<T> * Form::planes * p_.read_channels;
+    return packed_ + blocks_.begin(block) * kLanes<T> * Form::planes * depth_;
   }
 
   // Some read channels' filters, for all written channels at hand.
@@ -90,7 +94,7 @@ class WinogradGather {
             p_, weight_ + group_ * p_.weight_group_stride, channels,
             vector_channel<T>(first_ + blocks_.begin(block) + v, p_.written_channels),
             packed_block(block) + channels.begin * width + v * kLanes<T>, width,
-            p_.read_channels * width);
+            p_.read_channels * width, depth_ * width);
     }
   }
 
@@ -99,23 +103,17 @@ class WinogradGather {
     const Range blocks = {tasks_.begin(index), tasks_.begin(index + 1)};
     if (p_.read_channels < kLanes<T>)
       clear(scratch.strip, Form::H::products * grid_.longest_row() * kLanes<T>);
-    const TilePlane<S> plane = {read_ + group_ * p_.read_channels * p_.read_strides[1],
-                                p_.read_strides,
-                                {p_.h.read_size, p_.w.read_size},
-                                {p_.h.origin, p_.w.origin}};
-    const TileReader<DataTransform, S, T, Form> reader(p_, plane, scratch.strip,
-                                                       grid_.longest_row());
-    for (int64_t chunk = 0; chunk < depth_chunks_.parts; ++chunk) {
-      int64_t tiles = 0;
-      for (int64_t b = blocks.begin; b < blocks.end; ++b) {
-        const TileBlock block = grid_.block(b);
-        reader.run(block, {depth_chunks_.begin(chunk), depth_chunks_.begin(chunk + 1)},
-                   scratch.data + tiles * pitch_, tiles_ * pitch_, pitch_);
-        tiles += block.tiles;
+    for (int64_t p = 0; p < piece_chunks_.parts; ++p)
+      for (int64_t c = 0; c < channel_chunks_.parts; ++c) {
+        const Range pieces = {piece_chunks_.begin(p), piece_chunks_.begin(p + 1)};
+        const Range channels = {channel_chunks_.begin(c), channel_chunks_.begin(c + 1)};
+        const int64_t tiles = read(blocks, pieces, channels, scratch);
+        // Several pieces only with all channels.
+        const int64_t first = pieces.begin * p_.read_channels + channels.begin;
+        const int64_t depth = (pieces.end - pieces.begin) * (channels.end - channels.begin);
+        for (int64_t block = 0; block < blocks_.parts; ++block)
+          multiply(block, {first, first + depth}, tiles, scratch);
       }
-      for (int64_t channels = 0; channels < blocks_.parts; ++channels)
-        multiply(channels, chunk, tiles, scratch);
-    }
     for (int64_t channels = 0; channels < blocks_.parts; ++channels) {
       int64_t tiles = 0;
       for (int64_t b = blocks.begin; b < blocks.end; ++b) {
@@ -126,24 +124,43 @@ class WinogradGather {
     }
   }
 
+  // The tiles that the pieces read. The last vector of a piece with fewer channels reaches into the
+  // next one, which is written after it.
+  int64_t read(const Range& blocks, const Range& pieces, const Range& channels,
+               const Scratch& scratch) const {
+    const S* plane = read_ + group_ * p_.read_channels * p_.read_strides[1];
+    int64_t tiles = 0;
+    for (int64_t piece = pieces.begin; piece < pieces.end; ++piece) {
+      const TileReader<DataTransform, S, T, Form> reader(p_, read_by_piece(p_, plane, piece),
+                                                         scratch.strip, grid_.longest_row());
+      T* data = scratch.data + (piece - pieces.begin) * (channels.end - channels.begin);
+      tiles = 0;
+      for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        const TileBlock block = grid_.block(b);
+        reader.run(block, channels, data + tiles * pitch_, plane_, pitch_);
+        tiles += block.tiles;
+      }
+    }
+    return tiles;
+  }
+
   T* products_of(int64_t channels, const Scratch& scratch) const {
     return scratch.products + blocks_.begin(channels) * kLanes<T> * Form::planes * tiles_;
   }
 
   // A chunk's weights stay in the first-level cache while the tiles pass by.
-  void multiply(int64_t channels, int64_t chunk, int64_t tiles, const Scratch& scratch) const {
+  void multiply(int64_t channels, const Range& depth, int64_t tiles, const Scratch& scratch) const {
     const int64_t vectors = blocks_.size(channels), width = vectors * kLanes<T>;
     const Cut rows(tiles, kMaxRows);
     T* products = products_of(channels, scratch);
     for (int64_t plane = 0; plane < Form::planes; ++plane) {
-      const T* weights =
-          packed_block(channels) + (plane * p_.read_channels + depth_chunks_.begin(chunk)) * width;
+      const T* weights = packed_block(channels) + (plane * depth_ + depth.begin) * width;
       for (int64_t r = 0; r < rows.parts; ++r) {
-        const int64_t row = plane * tiles_ + rows.begin(r);
-        const Segment<T> segment = {scratch.data + row * pitch_, weights,
-                                    depth_chunks_.size(chunk)};
+        const Segment<T> segment = {scratch.data + plane * plane_ + rows.begin(r) * pitch_, weights,
+                                    depth.end - depth.begin};
         tile<T, Order::kByRow>(int(rows.size(r)), int(vectors))(
-            &segment, 1, pitch_, products + row * width, width, chunk > 0);
+            &segment, 1, pitch_, products + (plane * tiles_ + rows.begin(r)) * width, width,
+            depth.begin > 0);
       }
     }
   }
@@ -174,13 +191,16 @@ class WinogradGather {
   const S* bias_;
   S* written_;
   TileGrid grid_;
-  Cut passes_;        // written channels of a group, in vectors
-  Cut blocks_;        // the pass's, cut into register tiles
-  Cut depth_chunks_;  // read channels
-  Cut filter_tasks_;  // read channels
-  Cut tasks_;         // blocks of tiles
-  int64_t tiles_;     // of a task, at most
-  int64_t pitch_;     // between the transformed pixels of two tiles
+  Cut passes_;          // written channels of a group, in vectors
+  Cut blocks_;          // the pass's, cut into register tiles
+  Cut piece_chunks_;    // several at a time of few channels
+  Cut channel_chunks_;  // read channels
+  Cut filter_tasks_;    // read channels
+  Cut tasks_;           // blocks of tiles
+  int64_t tiles_;       // of a task, at most
+  int64_t depth_;       // of all sums
+  int64_t pitch_;       // from the transformed pixels of one tile to the next's
+  int64_t plane_;       // and from one plane
   T* packed_;
   char* workers_;
   int64_t worker_bytes_, bytes_;

@@ -9,25 +9,34 @@ namespace dilconv {
 // position phase + dilation * u is the u-th of its phase, and reads, with tap k, position origin +
 // phase + dilation * (u + k) of the other plane. Phases are dense, so Winograd's algorithm applies
 // to each; tile t of a phase writes u in [tile * t, tile * (t + 1)).
+//
+// The kernel is cut into pieces of `taps`, the last with zeros where it ends sooner. A piece reads
+// `piece_step` positions after the one before.
 struct WinogradAxis {
   int64_t tile, taps;
+  int64_t kernel, pieces, piece_step;
   int64_t read_size, written_size;
   int64_t origin, dilation;
   int64_t tiles;                    // of the longest phase
   int64_t tile_block, phase_block;  // tiles and phases of one block
 };
 
-// What the algorithm is compiled for: kernels (height × width) and the positions that a tile
-// writes.
+// What the algorithm is compiled for: pieces of a kernel (height × width) and the positions that a
+// tile writes; squares of 3 for the 16-bit types, too.
 enum WinogradForms {
   kWinograd3x3Tile2,
   kWinograd3x3Tile3,
   kWinograd3x3Tile4,
+  kWinograd16BitForms,
+  kWinograd4x4Tile3 = kWinograd16BitForms,
   kWinograd5x5Tile2,
   kWinograd1x2Tile5,
   kWinograd1x3Tile4,
+  kWinograd1x4Tile3,
   kWinograd1x5Tile2,
   kWinograd3x1Tile4,
+  kWinograd4x1Tile3,
+  kWinograd5x1Tile2,
   kWinogradForms
 };
 
@@ -39,11 +48,15 @@ struct WinogradPlan {
   int64_t weight_group_stride;
   bool flipped;  // grad_input reads the kernel's elements in reverse order
   WinogradAxis h, w;
+  int64_t pieces;        // of both axes: each reads the same channels, elsewhere
   int64_t task_tiles;    // that a task of conv2d or grad_input works on, about
   int64_t chunk_tiles;   // of a chunk of grad_weight's sums, about
   int64_t sums_bytes;    // of grad_weight's transformed gradients, at a time
   int64_t pass_vectors;  // vectors of written channels whose transformed weights exist at a time
 };
+
+// A kernel's pieces, at most: one filter of all pieces takes no more room than 16 of one.
+constexpr int64_t kWinogradPieces = 16;
 
 // Where summations over channels or tiles are cut.
 constexpr int64_t kWinogradDepth = 128;

@@ -11,19 +11,21 @@ namespace {
 // Costs in products of the direct kernel, measured: per tile and channel, the transforms of data
 // and results; per pair of channels, that of a filter.
 struct Form {
-  int64_t kernel[2], tile[2];
+  int64_t taps[2], tile[2];
   double data, result, filter;
 
-  int64_t planes() const { return (kernel[0] + tile[0] - 1) * (kernel[1] + tile[1] - 1); }
-  bool is_flat() const { return kernel[0] == 1 || kernel[1] == 1; }
+  int64_t planes() const { return (taps[0] + tile[0] - 1) * (taps[1] + tile[1] - 1); }
+  bool is_flat() const { return taps[0] == 1 || taps[1] == 1; }
 };
 
 // By WinogradForms.
 constexpr Form kForms[kWinogradForms] = {
     {{3, 3}, {2, 2}, 200, 100, 60},  {{3, 3}, {3, 3}, 350, 200, 90},
-    {{3, 3}, {4, 4}, 500, 300, 120}, {{5, 5}, {2, 2}, 500, 200, 160},
-    {{1, 2}, {1, 5}, 80, 60, 20},    {{1, 3}, {1, 4}, 80, 50, 20},
-    {{1, 5}, {1, 2}, 80, 30, 25},    {{3, 1}, {4, 1}, 80, 50, 20}};
+    {{3, 3}, {4, 4}, 500, 300, 120}, {{4, 4}, {3, 3}, 500, 250, 140},
+    {{5, 5}, {2, 2}, 500, 200, 160}, {{1, 2}, {1, 5}, 80, 60, 20},
+    {{1, 3}, {1, 4}, 80, 50, 20},    {{1, 4}, {1, 3}, 80, 40, 25},
+    {{1, 5}, {1, 2}, 80, 30, 25},    {{3, 1}, {4, 1}, 80, 50, 20},
+    {{4, 1}, {3, 1}, 80, 40, 25},    {{5, 1}, {2, 1}, 80, 30, 25}};
 
 // Transformed weights, or their gradients, may take half a megabyte more than the weights.
 constexpr int64_t kMoreBytes = 524288;
@@ -39,13 +41,16 @@ WinogradAxis plan_axis(const ConvProblem& p, int axis, const Form& form) {
   const bool swapped = gathers_from_y(p);
   WinogradAxis plan;
   plan.tile = form.tile[axis];
-  plan.taps = form.kernel[axis];
+  plan.taps = form.taps[axis];
+  plan.kernel = p.kernel[axis];
+  plan.pieces = divide_up(plan.kernel, plan.taps);
+  plan.piece_step = plan.taps * p.dilation[axis];
   plan.read_size = swapped ? p.out_size[axis] : p.in_size[axis];
   plan.written_size = swapped ? p.in_size[axis] : p.out_size[axis];
   plan.dilation = plan.taps == 1 ? 1 : p.dilation[axis];  // without another tap it says nothing
   // grad_input reads the taps in reverse: its first one is the last.
   plan.origin =
-      swapped ? p.pad_before[axis] - (plan.taps - 1) * plan.dilation : -p.pad_before[axis];
+      swapped ? p.pad_before[axis] - (plan.kernel - 1) * p.dilation[axis] : -p.pad_before[axis];
   plan.tiles = divide_up(divide_up(plan.written_size, plan.dilation), plan.tile);
   plan.phase_block = std::min(plan.dilation, kMostPhases);
   plan.tile_block =
@@ -89,11 +94,12 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   plan.flipped = swapped;
   plan.h = plan_axis(p, 0, form);
   plan.w = plan_axis(p, 1, form);
+  plan.pieces = plan.h.pieces * plan.w.pieces;
 
   const int64_t lanes = vector_bytes / element_bytes;
-  const int64_t filter_bytes = form.planes() * plan.read_channels * element_bytes;
+  const int64_t filter_bytes = form.planes() * plan.pieces * plan.read_channels * element_bytes;
   const int64_t bytes =
-      form.kernel[0] * form.kernel[1] * plan.read_channels * plan.written_channels * element_bytes +
+      p.kernel[0] * p.kernel[1] * plan.read_channels * plan.written_channels * element_bytes +
       kMoreBytes;
   plan.task_tiles = task_tiles(form);
   plan.chunk_tiles = chunk_tiles(form);
@@ -134,20 +140,25 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool passes_filters =
       p.dtype == DILCONV_BFLOAT16 && weight_bytes + kMoreBytes > kCacheBytes;
   const double passing = passes_filters ? kFilterPassing : 0;
+  const double taps = double(p.kernel[0] * p.kernel[1]);
   double best = 0;
   int64_t chosen = -1;
-  for (int64_t index = 0; index < kWinogradForms; ++index) {
+  for (int64_t index = 0; index < (widens ? kWinograd16BitForms : kWinogradForms); ++index) {
     const Form& form = kForms[index];
-    if (form.kernel[0] != p.kernel[0] || form.kernel[1] != p.kernel[1]) continue;
-    const double tiles =
-        double(count_tiles(plan_axis(p, 0, form)) * count_tiles(plan_axis(p, 1, form)));
-    const double planes = double(form.planes()), taps = double(form.kernel[0] * form.kernel[1]);
+    const WinogradAxis h = plan_axis(p, 0, form), w = plan_axis(p, 1, form);
+    if (h.pieces > kWinogradPieces || w.pieces > kWinogradPieces / h.pieces) continue;
+    const double tiles = double(count_tiles(h) * count_tiles(w));
+    const double pieces = double(h.pieces * w.pieces);
+    const double planes = double(form.planes()) * pieces;
+    // Of pieces with other than whole vectors of channels, vectors lie across cache lines.
+    const double data =
+        form.data * (pieces > 1 && p.op != DILCONV_GRAD_WEIGHT && read != read_vectors ? 2 : 1);
     const double passes =
         std::max(1.0, planes / taps * std::min(1.0, read * written * taps / 147456));
     const double cost =
-        tiles * (planes * read * written_vectors + passes * form.data * read_vectors +
+        tiles * (planes * read * written_vectors + passes * pieces * data * read_vectors +
                  form.result * written_vectors) +
-        (form.filter + passing) * read * written_vectors;
+        (pieces * form.filter + passing) * read * written_vectors;
     if (chosen < 0 || cost < best) {
       best = cost;
       chosen = index;

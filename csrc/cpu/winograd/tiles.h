@@ -101,6 +101,16 @@ struct TilePlane {
   int64_t size[2], origin[2];
 };
 
+// What a piece of the kernel reads.
+template <class S>
+TilePlane<S> read_by_piece(const WinogradPlan& plan, const S* at, int64_t piece) {
+  return {at,
+          plan.read_strides,
+          {plan.h.read_size, plan.w.read_size},
+          {plan.h.origin + piece / plan.w.pieces * plan.h.piece_step,
+           plan.w.origin + piece % plan.w.pieces * plan.w.piece_step}};
+}
+
 // Tiles enter Winograd's domain, one vector of channels at a time: down the columns into the rows
 // of a strip, `pitch` vectors apart; then along these rows. Zeros lie outside the plane.
 template <template <class, class> class Transform, class S, class T, class Form>
@@ -197,7 +207,7 @@ class TileReader {
   }
 
   const WinogradPlan& p_;
-  const TilePlane<S>& plane_;
+  const TilePlane<S> plane_;
   T* strip_;
   int64_t pitch_;
 };

@@ -205,6 +205,43 @@ struct Winograd<4, 3> : WinogradSizes<4, 3>, SixPoints {
 };
 
 template <>
+struct Winograd<3, 4> : WinogradSizes<3, 4>, SixPoints {
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa);
+    const V odd_a = w[1] * T(at_a * a) + w[3] * T(at_a * aa * a);
+    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb);
+    const V odd_b = w[1] * T(at_b * b) + w[3] * T(at_b * bb * b);
+    to[0] = w[0] * T(at_0);
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
+    to[5] = w[3];
+  }
+  template <class T, class V>
+  static inline void result(const V* m, V* to) {
+    const auto [even_a, odd_a, even_b, odd_b] = split(m);
+    to[0] = m[0] + (even_a + even_b);
+    to[1] = odd_a * T(a) + odd_b * T(b);
+    to[2] = (even_a * T(aa) + even_b * T(bb)) + m[5];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    const V even_a = y[0] + y[2] * T(aa), odd_a = y[1] * T(a);
+    const V even_b = y[0] + y[2] * T(bb), odd_b = y[1] * T(b);
+    to[0] = y[0];
+    join<V>({even_a, odd_a, even_b, odd_b}, to);
+    to[5] = y[2];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const auto [even_a, odd_a, even_b, odd_b] = split(s);
+    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
+    to[1] = odd_a * T(at_a * a) + odd_b * T(at_b * b);
+    to[2] = even_a * T(at_a * aa) + even_b * T(at_b * bb);
+    to[3] = (odd_a * T(at_a * aa * a) + odd_b * T(at_b * bb * b)) + s[5];
+  }
+};
+
+template <>
 struct Winograd<5, 2> : WinogradSizes<5, 2>, SixPoints {
   template <class T, class V>
   static inline void filter(const V* w, V* to) {

@@ -25,8 +25,11 @@ class WinogradWeight {
         out_tasks_(out_vectors_, out_vectors_) {
     cut_tasks(workers);
     in_width_ = largest(in_tasks_) * kLanes<T>;
+    rows_ = plan.pieces * in_width_;
+    x_pitch_ = rows_;
+    x_plane_ = tiles_ * x_pitch_;
     out_width_ = largest(out_tasks_) * kLanes<T>;
-    sums_ = Form::planes * in_width_ * out_width_;
+    sums_ = Form::planes * rows_ * out_width_;
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = static_cast<char*>(workspace);
     bytes_ = workers * worker_bytes_;
@@ -48,8 +51,8 @@ class WinogradWeight {
     Scratch(char* base, const WinogradWeight& gradient) {
       Arena arena(base);
       strip = arena.take<T>(Form::H::products * gradient.grid_.longest_row() * kLanes<T>);
-      x = arena.take<T>(Form::planes * gradient.tiles_ * gradient.in_width_);
-      y = arena.take<T>(Form::planes * gradient.tiles_ * gradient.out_width_);
+      x = arena.take<T>(Form::planes * gradient.x_plane_);
+      y = arena.take<T>(gradient.y_size());
       sums = arena.take<T>(gradient.sums_);
       totals = gradient.chunks_ > kWinogradChunks ? arena.take<T>(gradient.sums_) : sums;
       bytes = arena.used();
@@ -66,7 +69,8 @@ class WinogradWeight {
   void cut_tasks(int workers) {
     int64_t in = in_vectors_, out = out_vectors_;
     const auto too_large = [&] {
-      const int64_t bytes = Form::planes * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T));
+      const int64_t bytes =
+          Form::planes * p_.pieces * in * out * kLanes<T> * kLanes<T> * int64_t(sizeof(T));
       return bytes > kWinogradSumBytes || bytes * workers > p_.sums_bytes;
     };
     const auto too_few = [&] {
@@ -93,20 +97,16 @@ class WinogradWeight {
     const int64_t in_task = index % in_tasks_.parts, group = index / in_tasks_.parts;
     const Range in = channels(in_tasks_, in_task, p_.read_channels);
     const Range out = channels(out_tasks_, out_task, p_.written_channels);
-    const TilePlane<S> x = {x_ + group * p_.read_channels * p_.read_strides[1],
-                            p_.read_strides,
-                            {p_.h.read_size, p_.w.read_size},
-                            {p_.h.origin, p_.w.origin}};
+    const S* x = x_ + group * p_.read_channels * p_.read_strides[1];
     const TilePlane<S> y = {y_ + group * p_.written_channels * p_.written_strides[1],
                             p_.written_strides,
                             {p_.h.written_size, p_.w.written_size},
                             {0, 0}};
     const int64_t pitch = grid_.longest_row();
-    const TileReader<DataTransform, S, T, Form> x_reader(p_, x, scratch.strip, pitch);
     const TileReader<SpreadTransform, S, T, Form> y_reader(p_, y, scratch.strip, pitch);
     // Lanes without a channel are computed, too.
     clear(scratch.strip, Form::H::products * pitch * kLanes<T>);
-    clear(scratch.y, Form::planes * tiles_ * out_width_);
+    clear(scratch.y, y_size());
     clear(scratch.sums, sums_);
     clear(scratch.totals, sums_);
     const Cut columns((out.end - out.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
@@ -115,7 +115,10 @@ class WinogradWeight {
       int64_t tiles = 0;
       for (int64_t b = begin; b < least(begin + chunk_blocks_, grid_.blocks()); ++b) {
         const TileBlock block = grid_.block(b);
-        x_reader.run(block, in, scratch.x + tiles * in_width_, tiles_ * in_width_, in_width_);
+        for (int64_t piece = 0; piece < p_.pieces; ++piece)
+          TileReader<DataTransform, S, T, Form>(p_, read_by_piece(p_, x, piece), scratch.strip,
+                                                pitch)
+              .run(block, in, scratch.x + tiles * x_pitch_ + piece * in_width_, x_plane_, x_pitch_);
         for (int64_t c = 0; c < columns.parts; ++c) {
           const int64_t width = columns.size(c) * kLanes<T>, first = columns.begin(c) * kLanes<T>;
           y_reader.run(block, {out.begin + first, least(out.begin + first + width, out.end)},
@@ -123,7 +126,8 @@ class WinogradWeight {
         }
         tiles += block.tiles;
       }
-      multiply(tiles, Cut(in.end - in.begin, kMaxRows), columns, scratch);
+      for (int64_t piece = 0; piece < p_.pieces; ++piece)
+        multiply(tiles, piece * in_width_, Cut(in.end - in.begin, kMaxRows), columns, scratch);
       const bool full = (chunk + 1) % kWinogradChunks == 0 || chunk + 1 == chunks_;
       if (full && scratch.totals != scratch.sums) add_to_totals(scratch);
     }
@@ -137,21 +141,27 @@ class WinogradWeight {
 
   // y's channels of a register tile, packed.
   T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
-    return scratch.y + Form::planes * tiles_ * columns.begin(c) * kLanes<T>;
+    const int64_t widest = largest(columns) * kLanes<T>;
+    return scratch.y + c * Form::planes * tiles_ * widest;
   }
 
-  void multiply(int64_t tiles, const Cut& rows, const Cut& columns, const Scratch& scratch) const {
+  int64_t y_size() const {
+    const Cut columns(out_width_ / kLanes<T>, kMaxVectors);
+    return columns.parts * Form::planes * tiles_ * largest(columns) * kLanes<T>;
+  }
+
+  void multiply(int64_t tiles, int64_t first, const Cut& rows, const Cut& columns,
+                const Scratch& scratch) const {
     for (int64_t plane = 0; plane < Form::planes; ++plane)
       for (int64_t c = 0; c < columns.parts; ++c) {
-        const T* vectors =
-            panel(columns, c, scratch) + plane * tiles_ * columns.size(c) * kLanes<T>;
+        const int64_t pitch = columns.size(c) * kLanes<T>;
+        const T* vectors = panel(columns, c, scratch) + plane * tiles_ * pitch;
         for (int64_t r = 0; r < rows.parts; ++r) {
-          const Segment<T> segment = {scratch.x + plane * tiles_ * in_width_ + rows.begin(r),
-                                      vectors, tiles};
+          const int64_t row = first + rows.begin(r);
+          const Segment<T> segment = {scratch.x + plane * x_plane_ + row, vectors, tiles};
           tile<T, Order::kByStep>(int(rows.size(r)), int(columns.size(c)))(
-              &segment, 1, in_width_,
-              scratch.sums + (plane * in_width_ + rows.begin(r)) * out_width_ +
-                  columns.begin(c) * kLanes<T>,
+              &segment, 1, x_pitch_,
+              scratch.sums + (plane * rows_ + row) * out_width_ + columns.begin(c) * kLanes<T>,
               out_width_, true);
         }
       }
@@ -162,7 +172,7 @@ class WinogradWeight {
       for (int64_t o = out.begin; o < out.end; o += kLanes<T>)
         collect_filters<S, T, Form>(p_,
                                     scratch.totals + (i - in.begin) * out_width_ + o - out.begin,
-                                    out_width_, in_width_ * out_width_,
+                                    out_width_, in_width_ * out_width_, rows_ * out_width_,
                                     w_ + group * p_.weight_group_stride + o * p_.weight_strides[0] +
                                         i * p_.weight_strides[1],
                                     least(kFilters, in.end - i), least(kLanes<T>, out.end - o));
@@ -179,6 +189,8 @@ class WinogradWeight {
   int64_t in_vectors_, out_vectors_;
   Cut in_tasks_, out_tasks_;
   int64_t in_width_, out_width_;  // channels of a task, at most, in whole vectors
+  int64_t rows_;                  // in_width_ for each piece of the kernel
+  int64_t x_pitch_, x_plane_;     // from one tile to the next, and from a plane
   int64_t sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;

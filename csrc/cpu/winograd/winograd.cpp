@@ -1,4 +1,4 @@
-// The row of the winograd kernel: 3×3, 5×5, 1×2, 1×3, 1×5 and 3×1, stride 1, any dilation.
+// The row of the winograd kernel: stride 1, any dilation, kernels of up to 16 pieces.
 #include "../../core/registry.h"
 #include "../kernels.h"
 #include "../tasks.h"
@@ -10,10 +10,8 @@ namespace {
 const char* refuses(const ConvProblem& p, int) {
   if (!is_floating(p)) return "winograd runs floating types only";
   if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
-  const int64_t form = choose_winograd_form(p).form;
-  if (form < 0) return "winograd runs 3x3, 5x5, 1x2, 1x3, 1x5 and 3x1 kernels only";
-  if (form > kWinograd3x3Tile4 && p.dtype != DILCONV_FLOAT32 && p.dtype != DILCONV_FLOAT64)
-    return "winograd runs 16-bit types with 3x3 kernels only";
+  if (p.kernel[0] * p.kernel[1] == 1) return "winograd runs kernels of more than one element only";
+  if (choose_winograd_form(p).form < 0) return "winograd runs kernels of at most 16 pieces only";
   if (p.stride[0] != 1 || p.stride[1] != 1) return "winograd runs stride 1 only";
   const int64_t summed = p.op == DILCONV_CONV2D ? p.in_channels : p.out_channels;
   if (p.op != DILCONV_GRAD_WEIGHT && summed == 0) return "winograd needs channels to sum over";
