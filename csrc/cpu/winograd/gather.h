@@ -28,8 +28,8 @@ class WinogradGather {
         tasks_(grid_.blocks(), choose_task_blocks(workers)),
         tiles_(grid_.largest_block() * ((tasks_.total + tasks_.parts - 1) / tasks_.parts)),
         depth_(plan.pieces * plan.read_channels),
-        pitch_(round_up(least(depth_, kWinogradDepth), kLanes<T>) + 16),
-        plane_(tiles_ * pitch_) {
+        pitch_(odd_lines<T>(least(depth_, kWinogradDepth) + kLanes<T>)),
+        plane_(odd_lines<T>(tiles_ * pitch_)) {
     Arena arena(workspace);
     packed_ = arena.take<T>(Form::planes * depth_ * plan.pass_vectors * kLanes<T>);
     worker_bytes_ = Scratch(nullptr, *this).bytes;

@@ -57,6 +57,14 @@ class TileGrid {
   int64_t strips_, blocks_;
 };
 
+// At least `elements`, an odd number of cache lines. What many such strides part, as the planes of
+// a tile are, does not meet in a few sets of the cache.
+template <class T>
+inline int64_t odd_lines(int64_t elements) {
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
+  return ((elements + line - 1) / line | 1) * line;
+}
+
 // A vector's first channel: the last vector overlaps the one before, so that all are full, unless
 // there are too few channels for one.
 template <class T>

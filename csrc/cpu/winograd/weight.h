@@ -26,8 +26,8 @@ class WinogradWeight {
     cut_tasks(workers);
     in_width_ = largest(in_tasks_) * kLanes<T>;
     rows_ = plan.pieces * in_width_;
-    x_pitch_ = rows_;
-    x_plane_ = tiles_ * x_pitch_;
+    x_pitch_ = odd_lines<T>(rows_);
+    x_plane_ = odd_lines<T>(tiles_ * x_pitch_);
     out_width_ = largest(out_tasks_) * kLanes<T>;
     sums_ = Form::planes * rows_ * out_width_;
     worker_bytes_ = Scratch(nullptr, *this).bytes;
@@ -122,7 +122,8 @@ class WinogradWeight {
         for (int64_t c = 0; c < columns.parts; ++c) {
           const int64_t width = columns.size(c) * kLanes<T>, first = columns.begin(c) * kLanes<T>;
           y_reader.run(block, {out.begin + first, least(out.begin + first + width, out.end)},
-                       panel(columns, c, scratch) + tiles * width, tiles_ * width, width);
+                       panel(columns, c, scratch) + tiles * width, odd_lines<T>(tiles_ * width),
+                       width);
         }
         tiles += block.tiles;
       }
@@ -142,12 +143,12 @@ class WinogradWeight {
   // y's channels of a register tile, packed.
   T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
     const int64_t widest = largest(columns) * kLanes<T>;
-    return scratch.y + c * Form::planes * tiles_ * widest;
+    return scratch.y + c * Form::planes * odd_lines<T>(tiles_ * widest);
   }
 
   int64_t y_size() const {
     const Cut columns(out_width_ / kLanes<T>, kMaxVectors);
-    return columns.parts * Form::planes * tiles_ * largest(columns) * kLanes<T>;
+    return columns.parts * Form::planes * odd_lines<T>(tiles_ * largest(columns) * kLanes<T>);
   }
 
   void multiply(int64_t tiles, int64_t first, const Cut& rows, const Cut& columns,
@@ -155,7 +156,7 @@ class WinogradWeight {
     for (int64_t plane = 0; plane < Form::planes; ++plane)
       for (int64_t c = 0; c < columns.parts; ++c) {
         const int64_t pitch = columns.size(c) * kLanes<T>;
-        const T* vectors = panel(columns, c, scratch) + plane * tiles_ * pitch;
+        const T* vectors = panel(columns, c, scratch) + plane * odd_lines<T>(tiles_ * pitch);
         for (int64_t r = 0; r < rows.parts; ++r) {
           const int64_t row = first + rows.begin(r);
           const Segment<T> segment = {scratch.x + plane * x_plane_ + row, vectors, tiles};
