@@ -84,7 +84,8 @@ def extra_memory(row: Row, side: str) -> int | None:
 def machine(threads: int, dtypes: tuple[str, ...], seconds: float) -> dict[str, Any]:
     """The machine's best: FLOP/s by dtype, and bytes/s by the bytes that a copy moves."""
     torch.set_num_threads(threads)
-    # Narrow types can always be widened, so float32's peak is theirs at least.
+    # Narrow types can always be widened, so float32's peak is theirs at least; and a vector holds
+    # half as many elements of float64.
     single = timing.product_flops(torch.float32, seconds)
     flops = {
         dtype: single
@@ -92,9 +93,9 @@ def machine(threads: int, dtypes: tuple[str, ...], seconds: float) -> dict[str, 
         else timing.product_flops(getattr(torch, dtype), seconds)
         for dtype in dtypes
     }
-    for dtype in ("bfloat16", "float16"):
+    for dtype, share in (("bfloat16", 1), ("float16", 1), ("float64", 0.5)):
         if dtype in flops:
-            flops[dtype] = max(flops[dtype], single)
+            flops[dtype] = max(flops[dtype], share * single)
     copies = {str(size): timing.copy_bandwidth(size, seconds / 4) for size in timing.COPY_BYTES}
     return {"flops": flops, "bandwidth": copies}
 

@@ -9,6 +9,7 @@ from timeit import Timer
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 # A sample is so many calls in a row that it takes at least so long: the clock, and a short burst
 # of other programs, then matter little.
@@ -59,17 +60,25 @@ def interleaved(
 
 
 def product_flops(dtype: torch.dtype, seconds: float) -> float:
-    """FLOP/s of torch.mm on square matrices, the best sample: a stand-in for the FMA peak.
+    """FLOP/s of products of matrices, the best sample: a stand-in for the FMA peak.
 
-    The matrices grow as long as a product takes less than ``seconds``.
+    They are torch.mm's, and those of F.conv2d on an undilated layer, because torch.mm may run fewer
+    instructions than the machine has. Both grow as long as one takes less than ``seconds``.
     """
     best = 0.0
     for size in (128, 256, 512, 1024, 2048):
-        a, b = (torch.randn(size, size, dtype=torch.float32).to(dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        (times,) = interleaved([lambda a=a, b=b, out=out: torch.mm(a, b, out=out)], seconds / 4)
-        best = max(best, 2 * size**3 / min(times))
-        if 8 * min(times) > seconds:
+        a, b, out = (torch.randn(size, size).to(dtype) for _ in range(3))
+        x = torch.randn(1, size // 4, 34, 34).to(dtype, memory_format=torch.channels_last)
+        w = torch.randn(size // 4, size // 4, 3, 3).to(dtype)
+        products = (size**3, 9 * w.shape[0] * w.shape[1] * 32 * 32)
+        samples = interleaved(
+            [lambda a=a, b=b, out=out: torch.mm(a, b, out=out), lambda x=x, w=w: F.conv2d(x, w)],
+            seconds / 4,
+        )
+        best = max(
+            [best] + [2 * n / min(times) for n, times in zip(products, samples, strict=True)]
+        )
+        if 8 * max(min(times) for times in samples) > seconds:
             break
     return best
 
