@@ -41,6 +41,16 @@ struct StripTaps {
   int64_t first, last;
 };
 
+// A pointer that the compiler computes for itself, and not from another one: chains of additions of
+// a step take as long as the multiply-adds that they feed.
+template <class P>
+inline P* separate(P* pointer) {
+#if defined(__GNUC__)
+  __asm__("" : "+r"(pointer));
+#endif
+  return pointer;
+}
+
 // The sums of a strip stay in registers, with kSharedTaps weights and a vector that is read.
 constexpr int kStripPixels = kMaxRows == 8 ? 14 : 8;
 constexpr int kSharedTaps = 4;
@@ -142,8 +152,8 @@ class PixelGather : public StripGather<S, T> {
       reversed_ = distance < 0;
       const int64_t apart = (reversed_ ? -distance : distance) / w.read_step;
       // Reading far apart costs more of the cache than few taps save.
-      const bool worthwhile =
-          apart == 1 || (apart <= 8 && w.tap_count >= 7 && apart * kStripPixels <= 2 * w.count);
+      const bool worthwhile = apart == 1 || (apart <= 8 && w.tap_count >= (apart == 2 ? 5 : 7) &&
+                                             apart * kStripPixels <= 2 * w.count);
       sharing_ = distance % w.read_step == 0 && worthwhile;
       if (sharing_) this->space(apart);
       weight_step_ = (w.taps[1].kernel - w.taps[0].kernel) * tap_pitch * (reversed_ ? -1 : 1);
@@ -275,10 +285,12 @@ class PixelGather : public StripGather<S, T> {
       Vector<T> weight[B];
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) weight[b] = load(weights + taps->weight + b * weight_step_);
-      const S* at = read + taps->read;
+      const S* at[(Q + B + 2) / 4];
+#pragma GCC unroll 5
+      for (int i = 0; i < (Q + B + 2) / 4; ++i) at[i] = separate(read + taps->read + 4 * i * step);
 #pragma GCC unroll 17
       for (int v = 0; v < Q + B - 1; ++v) {
-        const Vector<T> value = load_widened<T>(at + v * step);
+        const Vector<T> value = load_widened<T>(at[v / 4] + v % 4 * step);
 #pragma GCC unroll 4
         for (int b = 0; b < B; ++b)
           if (v >= b && v - b < Q) total[v - b] += value * weight[b];
