@@ -22,6 +22,9 @@ class WeightGradient {
         row_tasks_(plan.rows, (plan.rows + plan.row_tasks - 1) / plan.row_tasks),
         vectors_in_place_(kSame<S, T> && problem_.y_strides[1] == 1 &&
                           plan.out_channels == plan.padded_channels),
+        taps_adjacent_(plan.rows > plan.in_channels &&
+                       problem_.w_strides[1] == problem_.kernel[0] * problem_.kernel[1] &&
+                       problem_.w_strides[2] == problem_.kernel[1] && problem_.w_strides[3] == 1),
         window_(plan, x_) {
     Arena arena(workspace);
     sums_ = arena.take<T>(problem_.groups * plan.splits * plan.rows * plan.padded_channels);
@@ -346,29 +349,49 @@ class WeightGradient {
              problem_.stride[1] * problem_.x_strides[3], end - begin);
   }
 
-  // Rows that are written together: a square, turned around, fills whole vectors of the weight.
+  // Rows that are written together: squares, turned around, fill whole vectors of the weight.
   int64_t row_squares() const { return (p_.rows + kLanes<T> - 1) / kLanes<T>; }
+
+  // The row that comes `index`-th in the weight.
+  int64_t written_row(int64_t index) const {
+    const int64_t taps = problem_.kernel[0] * problem_.kernel[1];
+    return taps_adjacent_ ? index % taps * p_.in_channels + index / taps : index;
+  }
 
   void write_rows(int64_t index) const {
     const int64_t group = index / row_squares(), first = index % row_squares() * kLanes<T>;
     const int64_t count = least(kLanes<T>, p_.rows - first);
-    T* total = partial_sum(group, 0) + first * p_.padded_channels;
-    for (int64_t split = 1; split < p_.splits; ++split) {
-      const T* part = partial_sum(group, split) + first * p_.padded_channels;
-      for (int64_t c = 0; c < count * p_.padded_channels; ++c) total[c] += part[c];
+    Row rows[kLanes<T>];
+    T* totals[kLanes<T>];
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = written_row(first + r);
+      rows[r] = row_at(row);
+      totals[r] = partial_sum(group, 0) + row * p_.padded_channels;
+      for (int64_t split = 1; split < p_.splits; ++split) {
+        const T* part = partial_sum(group, split) + row * p_.padded_channels;
+        for (int64_t c = 0; c < p_.padded_channels; ++c) totals[r][c] += part[c];
+      }
     }
-    int64_t turned = 0;  // channels
-    if constexpr (kSame<S, T>) {
-      const bool neighbours =
-          problem_.w_strides[1] == 1 && row_at(first).channel + kLanes<T> <= p_.in_channels;
-      if (count == kLanes<T> && neighbours)
-        for (; turned + kLanes<T> <= p_.out_channels; turned += kLanes<T>)
-          transpose_square(w_at(group, turned, row_at(first)), problem_.w_strides[0],
-                           total + turned, p_.padded_channels);
+    const bool adjacent = taps_adjacent_ || (problem_.w_strides[1] == 1 &&
+                                             rows[0].channel + kLanes<T> <= p_.in_channels);
+    for (int64_t channel = 0; channel < p_.out_channels; channel += kLanes<T>) {
+      const int64_t channels = least(kLanes<T>, p_.out_channels - channel);
+      if constexpr (kSame<S, T>) {
+        if (adjacent && count == kLanes<T> && channels == kLanes<T>) {
+          T square[kLanes<T> * kLanes<T>];
+          if (taps_adjacent_)
+            for (int64_t r = 0; r < count; ++r)
+              store(square + r * kLanes<T>, load(totals[r] + channel));
+          transpose_square(w_at(group, channel, rows[0]), problem_.w_strides[0],
+                           taps_adjacent_ ? square : totals[0] + channel,
+                           taps_adjacent_ ? kLanes<T> : p_.padded_channels);
+          continue;
+        }
+      }
+      for (int64_t r = 0; r < count; ++r)
+        scatter(w_at(group, channel, rows[r]), problem_.w_strides[0], totals[r] + channel,
+                channels);
     }
-    for (int64_t r = 0; r < count; ++r)
-      scatter(w_at(group, turned, row_at(first + r)), problem_.w_strides[0],
-              total + r * p_.padded_channels + turned, p_.out_channels - turned);
   }
 
   S* w_at(int64_t group, int64_t channel, const Row& row) const {
@@ -385,6 +408,7 @@ class WeightGradient {
   Cut channel_tasks_;  // in vectors
   Cut row_tasks_;
   bool vectors_in_place_;  // y's channels lie densely, in whole vectors
+  bool taps_adjacent_;     // several, in the weight, and then its channels without gaps
   Window<S, T> window_;
   T* sums_;
   char* workers_;
