@@ -13,9 +13,10 @@ class Taps {
       : p_(plan),
         elements_(plan.h.kernel * plan.w.kernel),
         filters_(most(1, kFilters * Form::taps / most(elements_, Form::taps))),
-        adjacent_(strides_[1] == elements_ && strides_[2] == plan.w.kernel && strides_[3] == 1),
-        filter_step_(adjacent_ ? elements_ : 1),
-        element_step_(adjacent_ ? 1 : filters_) {}
+        dense_(strides_[2] == plan.w.kernel && strides_[3] == 1),
+        together_(strides_[1] == elements_ ? filters_ : 1),
+        filter_step_(dense_ ? elements_ : 1),
+        element_step_(dense_ ? 1 : filters_) {}
 
   int64_t most_filters() const { return filters_; }
 
@@ -37,17 +38,19 @@ class Taps {
   template <class S>
   void read(const S* from, int64_t filters, int64_t channels) {
     if (channels < kLanes<T>) clear(values_, filters_ * elements_ * kLanes<T>);
-    if (adjacent_)
-      return load_channels(values_, from, filters * elements_, channels, 1, strides_[0]);
-    for (int64_t e = 0; e < elements_; ++e)
+    for (int64_t f = 0; dense_ && f < filters; f += together_)
+      load_channels(values_ + f * step(), from + f * strides_[1],
+                    least(together_, filters) * elements_, channels, 1, strides_[0]);
+    for (int64_t e = 0; !dense_ && e < elements_; ++e)
       load_channels(vector(e), from + offset(e), filters, channels, strides_[1], strides_[0]);
   }
 
   template <class S>
   void write(S* to, int64_t filters, int64_t channels) {
-    if (adjacent_)
-      return store_channels(to, 1, strides_[0], values_, filters * elements_, channels);
-    for (int64_t e = 0; e < elements_; ++e)
+    for (int64_t f = 0; dense_ && f < filters; f += together_)
+      store_channels(to + f * strides_[1], 1, strides_[0], values_ + f * step(),
+                     least(together_, filters) * elements_, channels);
+    for (int64_t e = 0; !dense_ && e < elements_; ++e)
       store_channels(to + offset(e), strides_[1], strides_[0], vector(e), filters, channels);
   }
 
@@ -61,7 +64,8 @@ class Taps {
   const WinogradPlan& p_;
   const int64_t (&strides_)[4] = p_.weight_strides;
   int64_t elements_, filters_;
-  bool adjacent_;
+  bool dense_;                          // a filter's elements lie next to each other
+  int64_t together_;                    // filters that do, too
   int64_t filter_step_, element_step_;  // in vectors
 };
 
