@@ -74,10 +74,14 @@ class WinogradGather {
     int64_t bytes;
   };
 
-  // Enough tiles to use each transformed weight often, but several tasks per worker.
+  // Enough tiles to use each transformed weight often: all weights pass by for each task. Few tasks
+  // are as many as divide evenly among the workers.
   int64_t choose_task_blocks(int workers) const {
-    const int64_t wanted = most(1, p_.task_tiles / most(1, grid_.largest_block()));
-    return workers == 1 ? wanted : least(wanted, most(1, grid_.blocks() / (4 * workers)));
+    const int64_t block = most(1, grid_.largest_block());
+    const int64_t wanted = most(1, (p_.task_tiles + block / 2) / block);
+    int64_t tasks = (grid_.blocks() + wanted - 1) / wanted;
+    if (tasks < 4 * workers) tasks = round_up(tasks, workers);
+    return most(1, (grid_.blocks() + tasks - 1) / most(1, tasks));
   }
 
   T* packed_block(int64_t block) const {
