@@ -4,69 +4,86 @@
 
 constexpr int64_t kFilters = 16;  // read channels whose filters are transformed together, at most
 
-// The elements of some read channels' filters, in vectors of written channels, in the order in
-// which they lie in the weight.
+// The elements of some read channels' filters, in vectors of written channels: of all pieces in the
+// order in which they lie in the weight if a filter's lie next to each other, else of one piece.
 template <class T, class Form>
 class Taps {
  public:
   Taps(const WinogradPlan& plan)
       : p_(plan),
         elements_(plan.h.kernel * plan.w.kernel),
-        filters_(most(1, kFilters * Form::taps / most(elements_, Form::taps))),
         dense_(strides_[2] == plan.w.kernel && strides_[3] == 1),
-        together_(strides_[1] == elements_ ? filters_ : 1),
-        filter_step_(dense_ ? elements_ : 1),
-        element_step_(dense_ ? 1 : filters_) {}
+        together_(strides_[1] == elements_ ? kFilters : 1),
+        filters_(dense_ ? most(1, kFilters * Form::taps / most(elements_, Form::taps)) : kFilters) {
+  }
 
   int64_t most_filters() const { return filters_; }
 
   // Where the taps of a piece of the first filter are; null past the kernel's end. Those of the
   // next are step() further.
-  void find(int64_t piece, T* (&taps)[Form::H::taps][Form::W::taps]) {
-    for (int64_t a = 0; a < Form::H::taps; ++a)
-      for (int64_t b = 0; b < Form::W::taps; ++b) {
-        const int64_t i = piece / p_.w.pieces * Form::H::taps + a;
-        const int64_t j = piece % p_.w.pieces * Form::W::taps + b;
-        const int64_t element = i * p_.w.kernel + j;
-        taps[a][b] = i < p_.h.kernel && j < p_.w.kernel
-                         ? vector(p_.flipped ? elements_ - 1 - element : element)
-                         : nullptr;
-      }
+  void find(int64_t piece, T* (&taps)[Form::taps]) {
+    for (int64_t tap = 0; tap < Form::taps; ++tap) {
+      const int64_t element = element_at(piece, tap);
+      taps[tap] = element < 0 ? nullptr : dense_ ? vector(element) : vector(tap * kFilters);
+    }
   }
-  int64_t step() const { return filter_step_ * kLanes<T>; }
+  int64_t step() const { return (dense_ ? elements_ : 1) * kLanes<T>; }
 
+  // For each piece, in order, before its taps are used, or after they are set.
   template <class S>
-  void read(const S* from, int64_t filters, int64_t channels) {
-    if (channels < kLanes<T>) clear(values_, filters_ * elements_ * kLanes<T>);
-    for (int64_t f = 0; dense_ && f < filters; f += together_)
-      load_channels(values_ + f * step(), from + f * strides_[1],
-                    least(together_, filters) * elements_, channels, 1, strides_[0]);
-    for (int64_t e = 0; !dense_ && e < elements_; ++e)
-      load_channels(vector(e), from + offset(e), filters, channels, strides_[1], strides_[0]);
+  void read(int64_t piece, const S* from, int64_t filters, int64_t channels) {
+    if (piece == 0 && channels < kLanes<T>) clear(values_, kFilters * Form::taps * kLanes<T>);
+    if (!dense_)
+      return each_tap(piece, [&](int64_t offset, T* values) {
+        load_channels(values, from + offset, filters, channels, strides_[1], strides_[0]);
+      });
+    for (int64_t f = 0; piece == 0 && f < filters; f += together_)
+      load_channels(vector(f * elements_), from + f * strides_[1],
+                    least(together_, filters - f) * elements_, channels, 1, strides_[0]);
   }
-
   template <class S>
-  void write(S* to, int64_t filters, int64_t channels) {
-    for (int64_t f = 0; dense_ && f < filters; f += together_)
-      store_channels(to + f * strides_[1], 1, strides_[0], values_ + f * step(),
-                     least(together_, filters) * elements_, channels);
-    for (int64_t e = 0; !dense_ && e < elements_; ++e)
-      store_channels(to + offset(e), strides_[1], strides_[0], vector(e), filters, channels);
+  void write(int64_t piece, S* to, int64_t filters, int64_t channels) {
+    if (!dense_)
+      return each_tap(piece, [&](int64_t offset, const T* values) {
+        store_channels(to + offset, strides_[1], strides_[0], values, filters, channels);
+      });
+    for (int64_t f = 0; piece + 1 == p_.pieces && f < filters; f += together_)
+      store_channels(to + f * strides_[1], 1, strides_[0], vector(f * elements_),
+                     least(together_, filters - f) * elements_, channels);
   }
 
  private:
-  T* vector(int64_t element) { return values_ + element * element_step_ * kLanes<T>; }
-  int64_t offset(int64_t element) const {
-    return element / p_.w.kernel * strides_[2] + element % p_.w.kernel * strides_[3];
+  // All elements of one filter fit.
+  static_assert(kWinogradPieces <= kFilters, "or a filter of many pieces does not");
+
+  // The kernel's element that a piece's tap is; -1 past its end.
+  int64_t element_at(int64_t piece, int64_t tap) const {
+    const int64_t i = piece / p_.w.pieces * Form::H::taps + tap / Form::W::taps;
+    const int64_t j = piece % p_.w.pieces * Form::W::taps + tap % Form::W::taps;
+    if (i >= p_.h.kernel || j >= p_.w.kernel) return -1;
+    const int64_t element = i * p_.w.kernel + j;
+    return p_.flipped ? elements_ - 1 - element : element;
   }
+
+  template <class Use>
+  void each_tap(int64_t piece, const Use& use) {
+    for (int64_t tap = 0; tap < Form::taps; ++tap) {
+      const int64_t element = element_at(piece, tap);
+      if (element < 0) continue;
+      use(element / p_.w.kernel * strides_[2] + element % p_.w.kernel * strides_[3],
+          vector(tap * kFilters));
+    }
+  }
+
+  T* vector(int64_t index) { return values_ + index * kLanes<T>; }
 
   T values_[kFilters * Form::taps * kLanes<T>];
   const WinogradPlan& p_;
   const int64_t (&strides_)[4] = p_.weight_strides;
-  int64_t elements_, filters_;
-  bool dense_;                          // a filter's elements lie next to each other
-  int64_t together_;                    // filters that do, too
-  int64_t filter_step_, element_step_;  // in vectors
+  int64_t elements_;
+  bool dense_;        // a filter's elements lie next to each other
+  int64_t together_;  // filters that do, too
+  int64_t filters_;
 };
 
 // The filter transform of read channels `filters` and the vector of written channels that starts
@@ -80,10 +97,10 @@ void transform_filters(const WinogradPlan& plan, const S* weight, const Range& f
   Taps<T, Form> taps(plan);
   for (int64_t first = filters.begin; first < filters.end; first += taps.most_filters()) {
     const int64_t count = least(taps.most_filters(), filters.end - first);
-    taps.read(weight + channel * plan.weight_strides[0] + first * plan.weight_strides[1], count,
-              least(kLanes<T>, plan.written_channels - channel));
     for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-      T* at[H::taps][W::taps];
+      taps.read(piece, weight + channel * plan.weight_strides[0] + first * plan.weight_strides[1],
+                count, least(kLanes<T>, plan.written_channels - channel));
+      T* at[Form::taps];
       taps.find(piece, at);
       T* out = to + piece * to_piece + (first - filters.begin) * pitch;
       for (int64_t filter = 0; filter < count; ++filter, out += pitch) {
@@ -91,7 +108,8 @@ void transform_filters(const WinogradPlan& plan, const S* weight, const Range& f
         for (int b = 0; b < W::taps; ++b) {
           Vector<T> w[H::taps];
           for (int a = 0; a < H::taps; ++a) {
-            w[a] = at[a][b] ? load(at[a][b] + filter * taps.step()) : Vector<T>{};
+            T* tap = at[a * W::taps + b];
+            w[a] = tap ? load(tap + filter * taps.step()) : Vector<T>{};
           }
           H::template filter<T>(w, columns[b]);
         }
@@ -120,7 +138,7 @@ void collect_filters(const WinogradPlan& plan, const T* from, int64_t pitch, int
   for (int64_t first = 0; first < filters; first += taps.most_filters()) {
     const int64_t count = least(taps.most_filters(), filters - first);
     for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-      T* at[H::taps][W::taps];
+      T* at[Form::taps];
       taps.find(piece, at);
       const T* in = from + piece * from_piece + first * pitch;
       for (int64_t filter = 0; filter < count; ++filter, in += pitch) {
@@ -137,10 +155,10 @@ void collect_filters(const WinogradPlan& plan, const T* from, int64_t pitch, int
           Vector<T> w[W::taps];
           W::template collect<T>(rows[a], w);
           for (int b = 0; b < W::taps; ++b)
-            if (at[a][b]) store(at[a][b] + filter * taps.step(), w[b]);
+            if (T* tap = at[a * W::taps + b]) store(tap + filter * taps.step(), w[b]);
         }
       }
+      taps.write(piece, weight + first * plan.weight_strides[1], count, channels);
     }
-    taps.write(weight + first * plan.weight_strides[1], count, channels);
   }
 }
