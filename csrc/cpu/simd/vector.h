@@ -44,6 +44,7 @@ struct Cut {
   Cut(int64_t count, int64_t largest) : total(count), parts((count + largest - 1) / largest) {}
   int64_t begin(int64_t part) const { return total * part / parts; }
   int64_t size(int64_t part) const { return begin(part + 1) - begin(part); }
+  int64_t largest() const { return parts == 0 ? 0 : (total + parts - 1) / parts; }
 };
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

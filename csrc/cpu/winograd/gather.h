@@ -25,13 +25,14 @@ class WinogradGather {
         piece_chunks_(plan.pieces, most(1, kWinogradDepth / plan.read_channels)),
         channel_chunks_(plan.read_channels, kWinogradDepth),
         filter_tasks_(plan.read_channels, kFilters),
-        tasks_(grid_.blocks(), choose_task_blocks(workers)),
-        tiles_(grid_.largest_block() * ((tasks_.total + tasks_.parts - 1) / tasks_.parts)),
+        tasks_(choose_tasks(workers)),
+        tiles_(grid_.largest_block() * tasks_.largest()),
         depth_(plan.pieces * plan.read_channels),
         pitch_(odd_lines<T>(least(depth_, kWinogradDepth) + kLanes<T>)),
         plane_(odd_lines<T>(tiles_ * pitch_)) {
     Arena arena(workspace);
-    packed_ = arena.take<T>(Form::planes * depth_ * plan.pass_vectors * kLanes<T>);
+    packed_ = arena.take<T>(
+        packed_elements(plan.pass_vectors, Cut(plan.pass_vectors, kMaxVectors).parts));
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
@@ -75,17 +76,24 @@ class WinogradGather {
   };
 
   // Enough tiles to use each transformed weight often: all weights pass by for each task. Few tasks
-  // are as many as divide evenly among the workers.
-  int64_t choose_task_blocks(int workers) const {
+  // are divided evenly among the workers.
+  Cut choose_tasks(int workers) const {
     const int64_t block = most(1, grid_.largest_block());
-    const int64_t wanted = most(1, (p_.task_tiles + block / 2) / block);
-    int64_t tasks = (grid_.blocks() + wanted - 1) / wanted;
-    if (tasks < 4 * workers) tasks = round_up(tasks, workers);
-    return most(1, (grid_.blocks() + tasks - 1) / most(1, tasks));
+    Cut tasks(grid_.blocks(), most(1, (p_.task_tiles + block / 2) / block));
+    if (tasks.parts < 4 * workers)
+      tasks.parts = least(grid_.blocks(), round_up(tasks.parts, workers));
+    return tasks;
   }
 
+  // A pass's weights are packed block by block, a block plane by plane.
+  int64_t packed_elements(int64_t vectors, int64_t blocks) const {
+    return Form::planes * (vectors * kLanes<T> * depth_ + blocks * kOddGap<T>);
+  }
   T* packed_block(int64_t block) const {
-    return packed_ + blocks_.begin(block) * kLanes<T> * Form::planes * depth_;
+    return packed_ + packed_elements(blocks_.begin(block), block);
+  }
+  int64_t packed_plane(int64_t block) const {
+    return odd_lines<T>(blocks_.size(block) * kLanes<T> * depth_);
   }
 
   // Some read channels' filters, for all written channels at hand.
@@ -98,7 +106,7 @@ class WinogradGather {
             p_, weight_ + group_ * p_.weight_group_stride, channels,
             vector_channel<T>(first_ + blocks_.begin(block) + v, p_.written_channels),
             packed_block(block) + channels.begin * width + v * kLanes<T>, width,
-            p_.read_channels * width, depth_ * width);
+            p_.read_channels * width, packed_plane(block));
     }
   }
 
@@ -158,7 +166,8 @@ class WinogradGather {
     const Cut rows(tiles, kMaxRows);
     T* products = products_of(channels, scratch);
     for (int64_t plane = 0; plane < Form::planes; ++plane) {
-      const T* weights = packed_block(channels) + (plane * depth_ + depth.begin) * width;
+      const T* weights =
+          packed_block(channels) + plane * packed_plane(channels) + depth.begin * width;
       for (int64_t r = 0; r < rows.parts; ++r) {
         const Segment<T> segment = {scratch.data + plane * plane_ + rows.begin(r) * pitch_, weights,
                                     depth.end - depth.begin};

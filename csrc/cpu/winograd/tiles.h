@@ -24,10 +24,10 @@ class TileGrid {
   }
 
   int64_t blocks() const { return blocks_; }
-  int64_t largest_block() const { return largest(phase_blocks_) * largest(tile_blocks_); }
+  int64_t largest_block() const { return phase_blocks_.largest() * tile_blocks_.largest(); }
   // Pixels that a block reads from one row, at most.
   int64_t longest_row() const {
-    return largest(phase_blocks_) * (w_.tile * largest(tile_blocks_) + w_.taps - 1);
+    return phase_blocks_.largest() * (w_.tile * tile_blocks_.largest() + w_.taps - 1);
   }
 
   TileBlock block(int64_t index) const {
@@ -49,8 +49,6 @@ class TileGrid {
   }
 
  private:
-  static int64_t largest(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
-
   const WinogradAxis& h_;
   const WinogradAxis& w_;
   Cut phase_blocks_, tile_blocks_;
@@ -58,7 +56,10 @@ class TileGrid {
 };
 
 // At least `elements`, an odd number of cache lines. What many such strides part, as the planes of
-// a tile are, does not meet in a few sets of the cache.
+// a tile are, does not meet in a few sets of the cache. It is less than
+// kOddGap more.
+template <class T>
+constexpr int64_t kOddGap = 128 / int64_t(sizeof(T));
 template <class T>
 inline int64_t odd_lines(int64_t elements) {
   constexpr int64_t line = 64 / int64_t(sizeof(T));
@@ -72,15 +73,15 @@ inline int64_t vector_channel(int64_t vector, int64_t channels) {
   return most(0, least(vector * kLanes<T>, channels - kLanes<T>));
 }
 
-// Calls piece(at, column, count) for the runs of adjacent pixels among `steps` positions of every
+// Calls run(at, column, count) for the runs of adjacent pixels among `steps` positions of every
 // phase of the block, `at` being a run's place in a strip. Columns are of the written plane.
-template <class Piece>
-inline void for_pieces(const WinogradPlan& plan, const TileBlock& block, int64_t steps,
-                       const Piece& piece) {
+template <class Run>
+inline void for_runs(const WinogradPlan& plan, const TileBlock& block, int64_t steps,
+                     const Run& run) {
   const int64_t first = block.phase + plan.w.dilation * plan.w.tile * block.first;
-  if (block.phases == plan.w.dilation) return piece(0, first, steps * block.phases);
+  if (block.phases == plan.w.dilation) return run(0, first, steps * block.phases);
   for (int64_t t = 0; t < steps; ++t)
-    piece(t * block.phases, first + t * plan.w.dilation, block.phases);
+    run(t * block.phases, first + t * plan.w.dilation, block.phases);
 }
 
 inline int64_t columns_of(const TileBlock& block) {
@@ -155,18 +156,18 @@ class TileReader {
                     ? nullptr
                     : from + block.n * plane_.strides[0] + i * plane_.strides[2];
     }
-    for_pieces(p_, block, W::outputs * (columns_of(block) - 1) + Along::in,
-               [&](int64_t at, int64_t column, int64_t count) {
-                 const int64_t j = plane_.origin[1] + column;
-                 const Inside inside(j, count, plane_.size[1]);
-                 T* to = strip_ + at * lanes;
-                 for (int r = 0; r < H::products; ++r) {
-                   clear(to + r * pitch_ * lanes, inside.begin * lanes);
-                   clear(to + (r * pitch_ + inside.end) * lanes, (count - inside.end) * lanes);
-                 }
-                 transform_columns(rows, j + inside.begin, to + inside.begin * lanes,
-                                   inside.end - inside.begin, channels);
-               });
+    for_runs(p_, block, W::outputs * (columns_of(block) - 1) + Along::in,
+             [&](int64_t at, int64_t column, int64_t count) {
+               const int64_t j = plane_.origin[1] + column;
+               const Inside inside(j, count, plane_.size[1]);
+               T* to = strip_ + at * lanes;
+               for (int r = 0; r < H::products; ++r) {
+                 clear(to + r * pitch_ * lanes, inside.begin * lanes);
+                 clear(to + (r * pitch_ + inside.end) * lanes, (count - inside.end) * lanes);
+               }
+               transform_columns(rows, j + inside.begin, to + inside.begin * lanes,
+                                 inside.end - inside.begin, channels);
+             });
   }
 
   void transform_columns(const S* const* rows, int64_t column, T* to, int64_t count,
@@ -230,7 +231,7 @@ void write_strip(const WinogradPlan& plan, const TileBlock& block, S* written, i
     const int64_t i = block.row_phase + plan.h.dilation * (height * block.row_tile + r);
     if (i >= plan.h.written_size) return;
     S* row = written + block.n * plan.written_strides[0] + i * plan.written_strides[2];
-    for_pieces(plan, block, steps, [&](int64_t at, int64_t column, int64_t count) {
+    for_runs(plan, block, steps, [&](int64_t at, int64_t column, int64_t count) {
       store_channels(row + column * plan.written_strides[3], plan.written_strides[3],
                      plan.written_strides[1], strip + at * kLanes<T>,
                      most(0, least(count, plan.w.written_size - column)), channels);

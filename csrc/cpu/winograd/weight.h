@@ -24,11 +24,11 @@ class WinogradWeight {
         in_tasks_(in_vectors_, in_vectors_),
         out_tasks_(out_vectors_, out_vectors_) {
     cut_tasks(workers);
-    in_width_ = largest(in_tasks_) * kLanes<T>;
+    in_width_ = in_tasks_.largest() * kLanes<T>;
     rows_ = plan.pieces * in_width_;
     x_pitch_ = odd_lines<T>(rows_);
     x_plane_ = odd_lines<T>(tiles_ * x_pitch_);
-    out_width_ = largest(out_tasks_) * kLanes<T>;
+    out_width_ = out_tasks_.largest() * kLanes<T>;
     sums_ = Form::planes * rows_ * out_width_;
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = static_cast<char*>(workspace);
@@ -83,8 +83,6 @@ class WinogradWeight {
     in_tasks_ = Cut(in_vectors_, in);
     out_tasks_ = Cut(out_vectors_, out);
   }
-
-  static int64_t largest(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
 
   static Range channels(const Cut& tasks, int64_t task, int64_t count) {
     return {tasks.begin(task) * kLanes<T>, least(count, tasks.begin(task + 1) * kLanes<T>)};
@@ -142,13 +140,13 @@ class WinogradWeight {
 
   // y's channels of a register tile, packed.
   T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
-    const int64_t widest = largest(columns) * kLanes<T>;
+    const int64_t widest = columns.largest() * kLanes<T>;
     return scratch.y + c * Form::planes * odd_lines<T>(tiles_ * widest);
   }
 
   int64_t y_size() const {
     const Cut columns(out_width_ / kLanes<T>, kMaxVectors);
-    return columns.parts * Form::planes * odd_lines<T>(tiles_ * largest(columns) * kLanes<T>);
+    return columns.parts * Form::planes * odd_lines<T>(tiles_ * columns.largest() * kLanes<T>);
   }
 
   void multiply(int64_t tiles, int64_t first, const Cut& rows, const Cut& columns,
@@ -191,7 +189,7 @@ class WinogradWeight {
   Cut in_tasks_, out_tasks_;
   int64_t in_width_, out_width_;  // channels of a task, at most, in whole vectors
   int64_t rows_;                  // in_width_ for each piece of the kernel
-  int64_t x_pitch_, x_plane_;     // from one tile to the next, and from a plane
+  int64_t x_pitch_, x_plane_;     // from one tile to the next, and from one plane to the next
   int64_t sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;
