@@ -55,7 +55,7 @@ struct WinogradPlan {
   int64_t pass_vectors;  // vectors of written channels whose transformed weights exist at a time
 };
 
-// A kernel's pieces, at most: one filter of all pieces takes no more room than 16 of one.
+// A kernel's pieces, at most.
 constexpr int64_t kWinogradPieces = 16;
 
 // Where summations over channels or tiles are cut.

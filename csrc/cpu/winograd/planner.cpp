@@ -44,13 +44,13 @@ WinogradAxis plan_axis(const ConvProblem& p, int axis, const Form& form) {
   plan.taps = form.taps[axis];
   plan.kernel = p.kernel[axis];
   plan.pieces = divide_up(plan.kernel, plan.taps);
-  plan.piece_step = plan.taps * p.dilation[axis];
   plan.read_size = swapped ? p.out_size[axis] : p.in_size[axis];
   plan.written_size = swapped ? p.in_size[axis] : p.out_size[axis];
-  plan.dilation = plan.taps == 1 ? 1 : p.dilation[axis];  // without another tap it says nothing
+  const int64_t dilation = plan.kernel == 1 ? 1 : p.dilation[axis];  // else it says nothing
+  plan.dilation = plan.taps == 1 ? 1 : dilation;
+  plan.piece_step = plan.taps * dilation;
   // grad_input reads the taps in reverse: its first one is the last.
-  plan.origin =
-      swapped ? p.pad_before[axis] - (plan.kernel - 1) * p.dilation[axis] : -p.pad_before[axis];
+  plan.origin = swapped ? p.pad_before[axis] - (plan.kernel - 1) * dilation : -p.pad_before[axis];
   plan.tiles = divide_up(divide_up(plan.written_size, plan.dilation), plan.tile);
   plan.phase_block = std::min(plan.dilation, kMostPhases);
   plan.tile_block =
@@ -158,7 +158,7 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
     const double cost =
         tiles * (planes * read * written_vectors + passes * pieces * data * read_vectors +
                  form.result * written_vectors) +
-        (pieces * form.filter + passing) * read * written_vectors;
+        pieces * (form.filter + passing) * read * written_vectors;
     if (chosen < 0 || cost < best) {
       best = cost;
       chosen = index;
