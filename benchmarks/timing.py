@@ -63,7 +63,7 @@ def product_flops(dtype: torch.dtype, seconds: float) -> float:
     """FLOP/s of products of matrices, the best sample: a stand-in for the FMA peak.
 
     They are torch.mm's, and those of F.conv2d on an undilated layer, because torch.mm may run fewer
-    instructions than the machine has. Both grow as long as one takes less than ``seconds``.
+    instructions than the machine has. Both grow as long as each takes less than ``seconds``.
     """
     best = 0.0
     for size in (128, 256, 512, 1024, 2048):

@@ -382,9 +382,9 @@ class WeightGradient {
           if (taps_adjacent_)
             for (int64_t r = 0; r < count; ++r)
               store(square + r * kLanes<T>, load(totals[r] + channel));
-          transpose_square(w_at(group, channel, rows[0]), problem_.w_strides[0],
-                           taps_adjacent_ ? square : totals[0] + channel,
-                           taps_adjacent_ ? kLanes<T> : p_.padded_channels);
+          const T* from = taps_adjacent_ ? square : totals[0] + channel;
+          const int64_t pitch = taps_adjacent_ ? kLanes<T> : p_.padded_channels;
+          transpose_square(w_at(group, channel, rows[0]), problem_.w_strides[0], from, pitch);
           continue;
         }
       }
@@ -408,7 +408,7 @@ class WeightGradient {
   Cut channel_tasks_;  // in vectors
   Cut row_tasks_;
   bool vectors_in_place_;  // y's channels lie densely, in whole vectors
-  bool taps_adjacent_;     // several, in the weight, and then its channels without gaps
+  bool taps_adjacent_;     // a channel's are, in the weight, and its channels follow each other
   Window<S, T> window_;
   T* sums_;
   char* workers_;
