@@ -36,6 +36,20 @@ bool gathers_from_y(const ConvProblem& p) { return p.op == DILCONV_GRAD_INPUT; }
 int64_t task_tiles(const Form& form) { return form.is_flat() ? 96 : 24; }
 int64_t chunk_tiles(const Form& form) { return form.is_flat() ? 128 : 32; }
 
+int64_t count_pieces(const ConvProblem& p, int axis, const Form& form) {
+  return p.kernel[axis] <= form.taps[axis] ? 1 : divide_up(p.kernel[axis], form.taps[axis]);
+}
+
+// Of both axes; 0 if they are too many.
+int64_t count_pieces(const ConvProblem& p, const Form& form) {
+  const int64_t h = count_pieces(p, 0, form), w = count_pieces(p, 1, form);
+  return h > kWinogradPieces || w > kWinogradPieces / h ? 0 : h * w;
+}
+
+int64_t count_forms(const ConvProblem& p) {
+  return is_16_bit_floating(p) ? kWinograd16BitForms : kWinogradForms;
+}
+
 WinogradAxis plan_axis(const ConvProblem& p, int axis, const Form& form) {
   constexpr int64_t kMostPhases = 32;
   const bool swapped = gathers_from_y(p);
@@ -43,7 +57,7 @@ WinogradAxis plan_axis(const ConvProblem& p, int axis, const Form& form) {
   plan.tile = form.tile[axis];
   plan.taps = form.taps[axis];
   plan.kernel = p.kernel[axis];
-  plan.pieces = divide_up(plan.kernel, plan.taps);
+  plan.pieces = count_pieces(p, axis, form);
   plan.read_size = swapped ? p.out_size[axis] : p.in_size[axis];
   plan.written_size = swapped ? p.in_size[axis] : p.out_size[axis];
   const int64_t dilation = plan.kernel == 1 ? 1 : p.dilation[axis];  // else it says nothing
@@ -110,6 +124,11 @@ WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_b
   return plan;
 }
 
+bool has_winograd_form(const ConvProblem& p) {
+  return std::any_of(kForms, kForms + count_forms(p),
+                     [&](const Form& form) { return count_pieces(p, form) > 0; });
+}
+
 WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool swapped = gathers_from_y(p);
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
@@ -143,22 +162,27 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const double taps = double(p.kernel[0] * p.kernel[1]);
   double best = 0;
   int64_t chosen = -1;
-  for (int64_t index = 0; index < (widens ? kWinograd16BitForms : kWinogradForms); ++index) {
+  const double outputs =
+      swapped ? double(p.in_size[0] * p.in_size[1]) : double(p.out_size[0] * p.out_size[1]);
+  for (int64_t index = 0; index < count_forms(p); ++index) {
     const Form& form = kForms[index];
-    const WinogradAxis h = plan_axis(p, 0, form), w = plan_axis(p, 1, form);
-    if (h.pieces > kWinogradPieces || w.pieces > kWinogradPieces / h.pieces) continue;
-    const double tiles = double(count_tiles(h) * count_tiles(w));
-    const double pieces = double(h.pieces * w.pieces);
+    const double pieces = double(count_pieces(p, form));
+    if (pieces == 0) continue;
     const double planes = double(form.planes()) * pieces;
     // Of pieces with other than whole vectors of channels, vectors lie across cache lines.
     const double data =
         form.data * (pieces > 1 && p.op != DILCONV_GRAD_WEIGHT && read != read_vectors ? 2 : 1);
     const double passes =
         std::max(1.0, planes / taps * std::min(1.0, read * written * taps / 147456));
-    const double cost =
-        tiles * (planes * read * written_vectors + passes * pieces * data * read_vectors +
-                 form.result * written_vectors) +
-        pieces * (form.filter + passing) * read * written_vectors;
+    const double of_tile = planes * read * written_vectors + passes * pieces * data * read_vectors +
+                           form.result * written_vectors;
+    const double of_filters = pieces * (form.filter + passing) * read * written_vectors;
+    // Tiles are counted, which takes divisions, only where the fewest would do.
+    if (chosen >= 0 && outputs / double(form.tile[0] * form.tile[1]) * of_tile + of_filters >= best)
+      continue;
+    const double tiles =
+        double(count_tiles(plan_axis(p, 0, form)) * count_tiles(plan_axis(p, 1, form)));
+    const double cost = tiles * of_tile + of_filters;
     if (chosen < 0 || cost < best) {
       best = cost;
       chosen = index;

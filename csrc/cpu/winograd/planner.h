@@ -11,6 +11,7 @@ struct WinogradChoice {
   double gain;   // how many times as fast as the direct kernel it is expected to be
 };
 
+bool has_winograd_form(const ConvProblem& problem);
 WinogradChoice choose_winograd_form(const ConvProblem& problem);
 
 // vector_bytes: the instruction set's; element_bytes: of the type that sums are kept in.

@@ -12,8 +12,7 @@ const char* refuses(const ConvProblem& p, int) {
   if (!winograd_allowed()) return "winograd is switched off by the option winograd=0";
   if (p.kernel[0] * p.kernel[1] == 1) return "winograd runs kernels of more than one element only";
   if (p.stride[0] != 1 || p.stride[1] != 1) return "winograd runs stride 1 only";
-  if (choose_winograd_form(p).form < 0)
-    return "winograd cuts kernels into at most 16 pieces of up to 5x5";
+  if (!has_winograd_form(p)) return "winograd cuts kernels into at most 16 pieces of up to 5x5";
   const int64_t summed = p.op == DILCONV_CONV2D ? p.in_channels : p.out_channels;
   if (p.op != DILCONV_GRAD_WEIGHT && summed == 0) return "winograd needs channels to sum over";
   return nullptr;
