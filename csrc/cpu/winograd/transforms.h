@@ -134,9 +134,13 @@ struct Winograd<3, 3> : WinogradSizes<3, 3> {
 
 // Points 0, a, -a, b, -b and infinity: a = 3/4 and b = 3/2 have exact squares and about half of the
 // error of the usual 1 and 2.
-struct SixPoints {
+template <int m, int r>
+struct Winograd : WinogradSizes<m, r> {
+  static_assert(m + r - 1 == 6, "other numbers of products are specialised");
   static constexpr double a = 0.75, b = 1.5, aa = a * a, bb = b * b;
-  // 1 over the denominators, at 0, ±a and ±b.
+  // Powers of the points, and 1 over the denominators, at 0, ±a and ±b.
+  static constexpr double a_to[] = {1, a, aa, aa * a, aa * aa};
+  static constexpr double b_to[] = {1, b, bb, bb * b, bb * bb};
   static constexpr double at_0 = 1 / (aa * bb);
   static constexpr double at_a = 1 / (2 * aa * (aa - bb)), at_b = 1 / (2 * bb * (bb - aa));
 
@@ -148,8 +152,59 @@ struct SixPoints {
     join<V>({even_a, odd_a, even_b, odd_b}, to);
     to[5] = (x[5] - x[3] * T(aa + bb)) + x[1] * T(aa * bb);
   }
+  template <class T, class V>
+  static inline void filter(const V* w, V* to) {
+    Halves<V> h = {w[0] * T(at_a), w[1] * T(at_a * a), w[0] * T(at_b), w[1] * T(at_b * b)};
+#pragma GCC unroll 5
+    for (int k = 2; k < r; ++k) {
+      (k % 2 ? h.odd_a : h.even_a) += w[k] * T(at_a * a_to[k]);
+      (k % 2 ? h.odd_b : h.even_b) += w[k] * T(at_b * b_to[k]);
+    }
+    to[0] = w[0] * T(at_0);
+    join(h, to);
+    to[5] = w[r - 1];
+  }
+  template <class T, class V>
+  static inline void result(const V* s, V* to) {
+    const Halves<V> h = split(s);
+    to[0] = s[0] + (h.even_a + h.even_b);
+#pragma GCC unroll 5
+    for (int i = 1; i < m; ++i)
+      to[i] = (i % 2 ? h.odd_a : h.even_a) * T(a_to[i]) + (i % 2 ? h.odd_b : h.even_b) * T(b_to[i]);
+    to[m - 1] += s[5];
+  }
+  template <class T, class V>
+  static inline void spread(const V* y, V* to) {
+    constexpr int even = (m - 1) / 2 * 2, odd = m / 2 * 2 - 1;  // the last of each
+    Halves<V> h = {y[even], y[odd], y[even], y[odd]};
+#pragma GCC unroll 5
+    for (int i = even - 2; i >= 0; i -= 2) {
+      h.even_a = y[i] + h.even_a * T(aa);
+      h.even_b = y[i] + h.even_b * T(bb);
+    }
+#pragma GCC unroll 5
+    for (int i = odd - 2; i >= 0; i -= 2) {
+      h.odd_a = y[i] + h.odd_a * T(aa);
+      h.odd_b = y[i] + h.odd_b * T(bb);
+    }
+    h.odd_a = h.odd_a * T(a);
+    h.odd_b = h.odd_b * T(b);
+    to[0] = y[0];
+    join(h, to);
+    to[5] = y[m - 1];
+  }
+  template <class T, class V>
+  static inline void collect(const V* s, V* to) {
+    const Halves<V> h = split(s);
+    to[0] = s[0] * T(at_0) + (h.even_a * T(at_a) + h.even_b * T(at_b));
+#pragma GCC unroll 5
+    for (int k = 1; k < r; ++k)
+      to[k] = (k % 2 ? h.odd_a : h.even_a) * T(at_a * a_to[k]) +
+              (k % 2 ? h.odd_b : h.even_b) * T(at_b * b_to[k]);
+    to[r - 1] += s[5];
+  }
 
- protected:
+ private:
   template <class V>
   struct Halves {
     V even_a, odd_a, even_b, odd_b;
@@ -157,8 +212,8 @@ struct SixPoints {
 
   // Of the products at ±a and ±b, and back.
   template <class V>
-  static inline Halves<V> split(const V* m) {
-    return {m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]};
+  static inline Halves<V> split(const V* s) {
+    return {s[1] + s[2], s[1] - s[2], s[3] + s[4], s[3] - s[4]};
   }
   template <class V>
   static inline void join(const Halves<V>& h, V* to) {
@@ -166,150 +221,6 @@ struct SixPoints {
     to[2] = h.even_a - h.odd_a;
     to[3] = h.even_b + h.odd_b;
     to[4] = h.even_b - h.odd_b;
-  }
-};
-
-template <>
-struct Winograd<4, 3> : WinogradSizes<4, 3>, SixPoints {
-  template <class T, class V>
-  static inline void filter(const V* w, V* to) {
-    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa), odd_a = w[1] * T(at_a * a);
-    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb), odd_b = w[1] * T(at_b * b);
-    to[0] = w[0] * T(at_0);
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = w[2];
-  }
-  template <class T, class V>
-  static inline void result(const V* m, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(m);
-    to[0] = m[0] + (even_a + even_b);
-    to[1] = odd_a * T(a) + odd_b * T(b);
-    to[2] = even_a * T(aa) + even_b * T(bb);
-    to[3] = (odd_a * T(aa * a) + odd_b * T(bb * b)) + m[5];
-  }
-  template <class T, class V>
-  static inline void spread(const V* y, V* to) {
-    const V even_a = y[0] + y[2] * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
-    const V even_b = y[0] + y[2] * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
-    to[0] = y[0];
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = y[3];
-  }
-  template <class T, class V>
-  static inline void collect(const V* s, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(s);
-    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
-    to[1] = odd_a * T(at_a * a) + odd_b * T(at_b * b);
-    to[2] = (even_a * T(at_a * aa) + even_b * T(at_b * bb)) + s[5];
-  }
-};
-
-template <>
-struct Winograd<3, 4> : WinogradSizes<3, 4>, SixPoints {
-  template <class T, class V>
-  static inline void filter(const V* w, V* to) {
-    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa);
-    const V odd_a = w[1] * T(at_a * a) + w[3] * T(at_a * aa * a);
-    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb);
-    const V odd_b = w[1] * T(at_b * b) + w[3] * T(at_b * bb * b);
-    to[0] = w[0] * T(at_0);
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = w[3];
-  }
-  template <class T, class V>
-  static inline void result(const V* m, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(m);
-    to[0] = m[0] + (even_a + even_b);
-    to[1] = odd_a * T(a) + odd_b * T(b);
-    to[2] = (even_a * T(aa) + even_b * T(bb)) + m[5];
-  }
-  template <class T, class V>
-  static inline void spread(const V* y, V* to) {
-    const V even_a = y[0] + y[2] * T(aa), odd_a = y[1] * T(a);
-    const V even_b = y[0] + y[2] * T(bb), odd_b = y[1] * T(b);
-    to[0] = y[0];
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = y[2];
-  }
-  template <class T, class V>
-  static inline void collect(const V* s, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(s);
-    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
-    to[1] = odd_a * T(at_a * a) + odd_b * T(at_b * b);
-    to[2] = even_a * T(at_a * aa) + even_b * T(at_b * bb);
-    to[3] = (odd_a * T(at_a * aa * a) + odd_b * T(at_b * bb * b)) + s[5];
-  }
-};
-
-template <>
-struct Winograd<5, 2> : WinogradSizes<5, 2>, SixPoints {
-  template <class T, class V>
-  static inline void filter(const V* w, V* to) {
-    const V even_a = w[0] * T(at_a), odd_a = w[1] * T(at_a * a);
-    const V even_b = w[0] * T(at_b), odd_b = w[1] * T(at_b * b);
-    to[0] = w[0] * T(at_0);
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = w[1];
-  }
-  template <class T, class V>
-  static inline void result(const V* m, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(m);
-    to[0] = m[0] + (even_a + even_b);
-    to[1] = odd_a * T(a) + odd_b * T(b);
-    to[2] = even_a * T(aa) + even_b * T(bb);
-    to[3] = odd_a * T(aa * a) + odd_b * T(bb * b);
-    to[4] = (even_a * T(aa * aa) + even_b * T(bb * bb)) + m[5];
-  }
-  template <class T, class V>
-  static inline void spread(const V* y, V* to) {
-    const V even_a = y[0] + (y[2] + y[4] * T(aa)) * T(aa), odd_a = (y[1] + y[3] * T(aa)) * T(a);
-    const V even_b = y[0] + (y[2] + y[4] * T(bb)) * T(bb), odd_b = (y[1] + y[3] * T(bb)) * T(b);
-    to[0] = y[0];
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = y[4];
-  }
-  template <class T, class V>
-  static inline void collect(const V* s, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(s);
-    to[0] = s[0] * T(at_0) + (even_a * T(at_a) + even_b * T(at_b));
-    to[1] = (odd_a * T(at_a * a) + odd_b * T(at_b * b)) + s[5];
-  }
-};
-
-template <>
-struct Winograd<2, 5> : WinogradSizes<2, 5>, SixPoints {
-  template <class T, class V>
-  static inline void filter(const V* w, V* to) {
-    const V even_a = w[0] * T(at_a) + w[2] * T(at_a * aa) + w[4] * T(at_a * aa * aa);
-    const V odd_a = w[1] * T(at_a * a) + w[3] * T(at_a * aa * a);
-    const V even_b = w[0] * T(at_b) + w[2] * T(at_b * bb) + w[4] * T(at_b * bb * bb);
-    const V odd_b = w[1] * T(at_b * b) + w[3] * T(at_b * bb * b);
-    to[0] = w[0] * T(at_0);
-    join<V>({even_a, odd_a, even_b, odd_b}, to);
-    to[5] = w[4];
-  }
-  template <class T, class V>
-  static inline void result(const V* m, V* to) {
-    const auto [even_a, odd_a, even_b, odd_b] = split(m);
-    to[0] = m[0] + (even_a + even_b);
-    to[1] = (odd_a * T(a) + odd_b * T(b)) + m[5];
-  }
-  template <class T, class V>
-  static inline void spread(const V* y, V* to) {
-    const V odd_a = y[1] * T(a), odd_b = y[1] * T(b);
-    to[0] = y[0];
-    join<V>({y[0], odd_a, y[0], odd_b}, to);
-    to[5] = y[1];
-  }
-  template <class T, class V>
-  static inline void collect(const V* s, V* to) {
-    const V even_a = (s[1] + s[2]) * T(at_a), odd_a = (s[1] - s[2]) * T(at_a * a);
-    const V even_b = (s[3] + s[4]) * T(at_b), odd_b = (s[3] - s[4]) * T(at_b * b);
-    to[0] = s[0] * T(at_0) + (even_a + even_b);
-    to[1] = odd_a + odd_b;
-    to[2] = even_a * T(aa) + even_b * T(bb);
-    to[3] = odd_a * T(aa) + odd_b * T(bb);
-    to[4] = (even_a * T(aa * aa) + even_b * T(bb * bb)) + s[5];
   }
 };
 
