@@ -29,10 +29,10 @@ class WinogradGather {
         tiles_(grid_.largest_block() * tasks_.largest()),
         depth_(plan.pieces * plan.read_channels),
         pitch_(odd_lines<T>(least(depth_, kWinogradDepth) + kLanes<T>)),
-        plane_(odd_lines<T>(tiles_ * pitch_)) {
+        plane_(odd_lines<T>(tiles_ * pitch_)),
+        packing_{depth_} {
     Arena arena(workspace);
-    packed_ = arena.take<T>(
-        packed_elements(plan.pass_vectors, Cut(plan.pass_vectors, kMaxVectors).parts));
+    packed_ = arena.take<T>(packing_.elements(plan.pass_vectors));
     worker_bytes_ = Scratch(nullptr, *this).bytes;
     workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
     bytes_ = arena.used() + workers * worker_bytes_;
@@ -85,17 +85,6 @@ class WinogradGather {
     return tasks;
   }
 
-  // A pass's weights are packed block by block, a block plane by plane.
-  int64_t packed_elements(int64_t vectors, int64_t blocks) const {
-    return Form::planes * (vectors * kLanes<T> * depth_ + blocks * kOddGap<T>);
-  }
-  T* packed_block(int64_t block) const {
-    return packed_ + packed_elements(blocks_.begin(block), block);
-  }
-  int64_t packed_plane(int64_t block) const {
-    return odd_lines<T>(blocks_.size(block) * kLanes<T> * depth_);
-  }
-
   // Some read channels' filters, for all written channels at hand.
   void transform_weights(int64_t index) const {
     const Range channels = {filter_tasks_.begin(index), filter_tasks_.begin(index + 1)};
@@ -105,8 +94,8 @@ class WinogradGather {
         transform_filters<S, T, Form>(
             p_, weight_ + group_ * p_.weight_group_stride, channels,
             vector_channel<T>(first_ + blocks_.begin(block) + v, p_.written_channels),
-            packed_block(block) + channels.begin * width + v * kLanes<T>, width,
-            p_.read_channels * width, packed_plane(block));
+            packed_ + packing_.begin(blocks_, block) + channels.begin * width + v * kLanes<T>,
+            width, p_.read_channels * width, packing_.plane(blocks_, block));
     }
   }
 
@@ -166,8 +155,8 @@ class WinogradGather {
     const Cut rows(tiles, kMaxRows);
     T* products = products_of(channels, scratch);
     for (int64_t plane = 0; plane < Form::planes; ++plane) {
-      const T* weights =
-          packed_block(channels) + plane * packed_plane(channels) + depth.begin * width;
+      const T* weights = packed_ + packing_.begin(blocks_, channels) +
+                         plane * packing_.plane(blocks_, channels) + depth.begin * width;
       for (int64_t r = 0; r < rows.parts; ++r) {
         const Segment<T> segment = {scratch.data + plane * plane_ + rows.begin(r) * pitch_, weights,
                                     depth.end - depth.begin};
@@ -204,16 +193,17 @@ class WinogradGather {
   const S* bias_;
   S* written_;
   TileGrid grid_;
-  Cut passes_;          // written channels of a group, in vectors
-  Cut blocks_;          // the pass's, cut into register tiles
-  Cut piece_chunks_;    // several at a time of few channels
-  Cut channel_chunks_;  // read channels
-  Cut filter_tasks_;    // read channels
-  Cut tasks_;           // blocks of tiles
-  int64_t tiles_;       // of a task, at most
-  int64_t depth_;       // of all sums
-  int64_t pitch_;       // from the transformed pixels of one tile to the next's
-  int64_t plane_;       // and from one plane
+  Cut passes_;                    // written channels of a group, in vectors
+  Cut blocks_;                    // the pass's, cut into register tiles
+  Cut piece_chunks_;              // several at a time of few channels
+  Cut channel_chunks_;            // read channels
+  Cut filter_tasks_;              // read channels
+  Cut tasks_;                     // blocks of tiles
+  int64_t tiles_;                 // of a task, at most
+  int64_t depth_;                 // of all sums
+  int64_t pitch_;                 // from the transformed pixels of one tile to the next's
+  int64_t plane_;                 // and from one plane
+  PlaneBlocks<T, Form> packing_;  // of a pass's weights
   T* packed_;
   char* workers_;
   int64_t worker_bytes_, bytes_;

@@ -55,9 +55,8 @@ class TileGrid {
   int64_t strips_, blocks_;
 };
 
-// At least `elements`, an odd number of cache lines. What many such strides part, as the planes of
-// a tile are, does not meet in a few sets of the cache. It is less than
-// kOddGap more.
+// At least `elements`, an odd number of cache lines, and less than kOddGap more. What many such
+// strides part, as the planes of a tile are, does not meet in a few sets of the cache.
 template <class T>
 constexpr int64_t kOddGap = 128 / int64_t(sizeof(T));
 template <class T>
@@ -65,6 +64,24 @@ inline int64_t odd_lines(int64_t elements) {
   constexpr int64_t line = 64 / int64_t(sizeof(T));
   return ((elements + line - 1) / line | 1) * line;
 }
+
+// A matrix for each plane, of some rows by some vectors. The vectors are cut into blocks for
+// register tiles; a block lies plane by plane.
+template <class T, class Form>
+struct PlaneBlocks {
+  int64_t rows;
+
+  int64_t elements(int64_t vectors, int64_t blocks) const {
+    return Form::planes * (vectors * kLanes<T> * rows + blocks * kOddGap<T>);
+  }
+  int64_t elements(int64_t vectors) const {
+    return elements(vectors, Cut(vectors, kMaxVectors).parts);
+  }
+  int64_t begin(const Cut& cut, int64_t block) const { return elements(cut.begin(block), block); }
+  int64_t plane(const Cut& cut, int64_t block) const {
+    return odd_lines<T>(cut.size(block) * kLanes<T> * rows);
+  }
+};
 
 // A vector's first channel: the last vector overlaps the one before, so that all are full, unless
 // there are too few channels for one.

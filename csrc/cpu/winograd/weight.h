@@ -19,6 +19,7 @@ class WinogradWeight {
         chunk_blocks_(most(1, plan.chunk_tiles / most(1, grid_.largest_block()))),
         chunks_((grid_.blocks() + chunk_blocks_ - 1) / chunk_blocks_),
         tiles_(grid_.largest_block() * chunk_blocks_),
+        panels_{tiles_},
         in_vectors_((plan.read_channels + kLanes<T> - 1) / kLanes<T>),
         out_vectors_((plan.written_channels + kLanes<T> - 1) / kLanes<T>),
         in_tasks_(in_vectors_, in_vectors_),
@@ -52,7 +53,7 @@ class WinogradWeight {
       Arena arena(base);
       strip = arena.take<T>(Form::H::products * gradient.grid_.longest_row() * kLanes<T>);
       x = arena.take<T>(Form::planes * gradient.x_plane_);
-      y = arena.take<T>(gradient.y_size());
+      y = arena.take<T>(gradient.panels_.elements(gradient.out_width_ / kLanes<T>));
       sums = arena.take<T>(gradient.sums_);
       totals = gradient.chunks_ > kWinogradChunks ? arena.take<T>(gradient.sums_) : sums;
       bytes = arena.used();
@@ -104,7 +105,7 @@ class WinogradWeight {
     const TileReader<SpreadTransform, S, T, Form> y_reader(p_, y, scratch.strip, pitch);
     // Lanes without a channel are computed, too.
     clear(scratch.strip, Form::H::products * pitch * kLanes<T>);
-    clear(scratch.y, y_size());
+    clear(scratch.y, panels_.elements(out_width_ / kLanes<T>));
     clear(scratch.sums, sums_);
     clear(scratch.totals, sums_);
     const Cut columns((out.end - out.begin + kLanes<T> - 1) / kLanes<T>, kMaxVectors);
@@ -120,8 +121,8 @@ class WinogradWeight {
         for (int64_t c = 0; c < columns.parts; ++c) {
           const int64_t width = columns.size(c) * kLanes<T>, first = columns.begin(c) * kLanes<T>;
           y_reader.run(block, {out.begin + first, least(out.begin + first + width, out.end)},
-                       panel(columns, c, scratch) + tiles * width, odd_lines<T>(tiles_ * width),
-                       width);
+                       scratch.y + panels_.begin(columns, c) + tiles * width,
+                       panels_.plane(columns, c), width);
         }
         tiles += block.tiles;
       }
@@ -138,23 +139,12 @@ class WinogradWeight {
     clear(scratch.sums, sums_);
   }
 
-  // y's channels of a register tile, packed.
-  T* panel(const Cut& columns, int64_t c, const Scratch& scratch) const {
-    const int64_t widest = columns.largest() * kLanes<T>;
-    return scratch.y + c * Form::planes * odd_lines<T>(tiles_ * widest);
-  }
-
-  int64_t y_size() const {
-    const Cut columns(out_width_ / kLanes<T>, kMaxVectors);
-    return columns.parts * Form::planes * odd_lines<T>(tiles_ * columns.largest() * kLanes<T>);
-  }
-
   void multiply(int64_t tiles, int64_t first, const Cut& rows, const Cut& columns,
                 const Scratch& scratch) const {
     for (int64_t plane = 0; plane < Form::planes; ++plane)
       for (int64_t c = 0; c < columns.parts; ++c) {
-        const int64_t pitch = columns.size(c) * kLanes<T>;
-        const T* vectors = panel(columns, c, scratch) + plane * odd_lines<T>(tiles_ * pitch);
+        const T* vectors =
+            scratch.y + panels_.begin(columns, c) + plane * panels_.plane(columns, c);
         for (int64_t r = 0; r < rows.parts; ++r) {
           const int64_t row = first + rows.begin(r);
           const Segment<T> segment = {scratch.x + plane * x_plane_ + row, vectors, tiles};
@@ -184,7 +174,8 @@ class WinogradWeight {
   TileGrid grid_;
   int64_t chunk_blocks_;  // of a chunk: the summation is cut here
   int64_t chunks_;
-  int64_t tiles_;  // of a chunk, at most
+  int64_t tiles_;                // of a chunk, at most
+  PlaneBlocks<T, Form> panels_;  // of y's channels
   int64_t in_vectors_, out_vectors_;
   Cut in_tasks_, out_tasks_;
   int64_t in_width_, out_width_;  // channels of a task, at most, in whole vectors
