@@ -41,16 +41,6 @@ struct StripTaps {
   int64_t first, last;
 };
 
-// A pointer that the compiler computes for itself, and not from another one: chains of additions of
-// a step take as long as the multiply-adds that they feed.
-template <class P>
-inline P* separate(P* pointer) {
-#if defined(__GNUC__)
-  __asm__("" : "+r"(pointer));
-#endif
-  return pointer;
-}
-
 // The sums of a strip stay in registers, with kSharedTaps weights and a vector that is read.
 constexpr int kStripPixels = kMaxRows == 8 ? 14 : 8;
 constexpr int kSharedTaps = 4;

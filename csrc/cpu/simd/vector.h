@@ -38,6 +38,16 @@ inline V in_register(V value) {
   return value;
 }
 
+// A pointer that the compiler computes for itself, and not from another one: chains of additions of
+// a step take as long as the multiply-adds that they feed.
+template <class P>
+inline P* separate(P* pointer) {
+#if defined(__GNUC__)
+  __asm__("" : "+r"(pointer));
+#endif
+  return pointer;
+}
+
 // `total` things cut into the fewest parts of at most `largest`, as even as they come.
 struct Cut {
   int64_t total, parts;
