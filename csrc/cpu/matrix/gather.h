@@ -52,12 +52,6 @@ class MatrixGather {
   static constexpr int64_t kTileWidth = kTileVectors * kSquareLanes;
   static constexpr int64_t kTileSums = (kTileUnits * kShape.row_unit) * kTileWidth;
 
-  // Pixels of a block that are the rows of a unit.
-  struct Unit {
-    BFloat16* written;  // the first row's first channel
-    int64_t skip;       // rows that the unit before has, too
-  };
-
   // What one worker needs while it runs a task.
   struct Scratch {
     Scratch(char* base, const MatrixGather& g) {
@@ -66,17 +60,21 @@ class MatrixGather {
       const int64_t sets = kept ? Cut(count, kTileUnits).parts * kKeptTiles : 1;
       Arena arena(base);
       // Squares of sums are transposed, the last ones beyond them.
-      sums = arena.take<float>(sets * kTileSums + kSquareLanes * kTileWidth);
+      sums = arena.take<float>(sets * kTileSums + kSquareProducts * kTileWidth);
       pieces = arena.take<Piece>(g.weights_.taps);
       read = arena.take<const BFloat16*>(count);
-      units = arena.take<Unit>(count);
+      written = arena.take<BFloat16*>(count);
+      skip = arena.take<int64_t>(count);
       row = arena.take<BFloat16>(g.plan_.copied ? g.copy_.scratch() : 0);
       bytes = arena.used();
     }
     float* sums;
     Piece* pieces;
-    const BFloat16** read;  // what a unit's first row reads with the first tap
-    Unit* units;
+    // Of units of rows, which are pixels: what the first row reads with the first tap, where its
+    // first channel is written, and how many rows the unit before has, too.
+    const BFloat16** read;
+    BFloat16** written;
+    int64_t* skip;
     BFloat16* row;  // of the tensor, while it is copied
     int64_t bytes;
   };
@@ -142,9 +140,9 @@ class MatrixGather {
     for (int64_t u = 0; u < count; ++u) {
       const int64_t begin = least(k * lines.rows, axes[2].count - lines.rows);
       scratch.read[u] = read + i * axes[0].read + j * axes[1].read + begin * axes[2].read;
-      scratch.units[u] = {
-          written + i * axes[0].written + j * axes[1].written + begin * axes[2].written,
-          k * lines.rows - begin};
+      scratch.written[u] =
+          written + i * axes[0].written + j * axes[1].written + begin * axes[2].written;
+      scratch.skip[u] = k * lines.rows - begin;
       if (++k < lines.line_units) continue;
       k = 0;
       if (++j == axes[1].count) j = 0, ++i;
@@ -184,71 +182,90 @@ class MatrixGather {
       for (int64_t b = tiles.begin; b < tiles.end; ++b)
         for (int64_t s = 0; s < sets.parts; ++s) {
           const int64_t kept = chunks > 1 ? (b - tiles.begin) * sets.parts + s : 0;
-          float* sums = scratch.sums + kept * kTileSums;
-          multiply(lines, sets.begin(s), sets.size(s), weights_.at(group, b),
-                   int(weights_.tiles.size(b)), count, c > 0, sums, scratch);
-          if (c + 1 == chunks) write(lines, sets.begin(s), sets.size(s), group, b, sums, scratch);
+          const Sums sums = {scratch.sums + kept * kTileSums, weights_.tiles.size(b) * kSquareLanes,
+                             c > 0};
+          const Set set = {sets.begin(s), sets.size(s), group, b};
+          if (c + 1 == chunks)
+            finish<kShape.row_unit == 1>(lines, set, count, sums, scratch);
+          else
+            multiply(lines, set, count, sums, scratch);
         }
     }
   }
 
-  void multiply(const PixelLines& lines, int64_t first, int64_t units, const BFloat16* weights,
-                int vectors, int count, bool add, float* sums, const Scratch& scratch) const {
+  // Units of a block that are multiplied with a register tile of a group's written channels.
+  struct Set {
+    int64_t first, units;
+    int64_t group, tile;
+  };
+
+  template <class To>
+  void multiply(const PixelLines& lines, const Set& set, int count, const To& to,
+                const Scratch& scratch) const {
+    const int vectors = int(weights_.tiles.size(set.tile));
     const int64_t pitch = vectors * kSquareLanes;
     const OperandLayout layout = {lines.rows, lines.axes[2].read, kShape.step,
                                   pitch,      2 * pitch,          2 * kSquareLanes};
-    const Cut tiles(units, kRowUnits);
+    const Cut tiles(set.units, kRowUnits);
     for (int64_t t = 0; t < tiles.parts; ++t)
-      pair_tile(int(tiles.size(t)), vectors)(
-          scratch.read + first + tiles.begin(t), layout, weights, scratch.pieces, count,
-          sums + tiles.begin(t) * lines.rows * pitch, pitch, add);
+      pair_tile<To>(int(tiles.size(t)), vectors)(scratch.read + set.first + tiles.begin(t), layout,
+                                                 weights_.at(set.group, set.tile), scratch.pieces,
+                                                 count, to.after(tiles.begin(t) * lines.rows));
+  }
+
+  // The last chunk's, which make the sums complete. Rows that are one pixel each are written as
+  // they are multiplied, if their channels lie densely.
+  template <bool pixels>
+  void finish(const PixelLines& lines, const Set& set, int count, const Sums& sums,
+              const Scratch& scratch) const {
+    const int64_t channel = weights_.channels(set.tile);
+    const int64_t channels = least(sums.pitch, p_.written_channels - channel);
+    const int64_t at = set.group * p_.written_channels + channel;
+    float bias[kTileWidth];
+    for (float& none : bias) none = -0.0f;  // changes nothing that it is added to
+    if (bias_) gather(bias, bias_ + at, 1, channels);
+    if constexpr (pixels)
+      if (p_.written_strides[1] == 1) {
+        const WrittenRows rows = {scratch.written + set.first, at, channels, bias, sums};
+        return multiply(lines, set, count, rows, scratch);
+      }
+    multiply(lines, set, count, sums, scratch);
+    write(lines, set, sums, at, channels, bias, scratch);
   }
 
   // Sums, rounded, become the result.
-  void write(const PixelLines& lines, int64_t first, int64_t units, int64_t group, int64_t tile,
-             const float* sums, const Scratch& scratch) const {
+  void write(const PixelLines& lines, const Set& set, const Sums& sums, int64_t at,
+             int64_t channels, const float* bias, const Scratch& scratch) const {
     const int64_t stride = p_.written_strides[1], step = lines.axes[2].written;
-    const int64_t pitch = weights_.tiles.size(tile) * kSquareLanes;
-    const int64_t channel = weights_.channels(tile);
-    const int64_t channels = least(pitch, p_.written_channels - channel);
-    const int64_t at = group * p_.written_channels + channel;
-    float biases[kTileWidth];
-    if (bias_) gather(biases, bias_ + at, 1, channels);
-    const float* bias = bias_ ? biases : nullptr;
-    const Unit* unit = scratch.units + first;
-    for (int64_t u = 0, run; u < units; u += run) {
+    BFloat16* const* written = scratch.written + set.first;
+    const int64_t* skip = scratch.skip + set.first;
+    for (int64_t u = 0, run; u < set.units; u += run) {
       // Units that follow each other are one run of pixels.
-      for (run = 1; u + run < units && unit[u + run].skip == 0 &&
-                    unit[u + run].written == unit[u].written + run * lines.rows * step;)
+      for (run = 1; u + run < set.units && skip[u + run] == 0 &&
+                    written[u + run] == written[u] + run * lines.rows * step;)
         ++run;
-      const int64_t skip = unit[u].skip, count = run * lines.rows - skip;
-      const float* from = sums + (u * lines.rows + skip) * pitch;
-      BFloat16* to = unit[u].written + skip * step + at * stride;
+      const int64_t count = run * lines.rows - skip[u];
+      const Sums from = sums.after(u * lines.rows + skip[u]);
+      BFloat16* to = written[u] + skip[u] * step + at * stride;
       if (stride != 1) {
-        transpose_sums(to, stride, step, from, pitch, bias, count, channels);
+        transpose_sums(to, stride, step, from, bias, count, channels);
         continue;
       }
       for (int64_t q = 0; q < count; ++q)
-        round_sums(to + q * step, 1, from + q * pitch, bias, channels);
+        round_sums(to + q * step, from.after(q).first, bias, channels);
     }
   }
 
-  static void transpose_sums(BFloat16* to, int64_t stride, int64_t step, const float* sums,
-                             int64_t pitch, const float* bias, int64_t count, int64_t channels) {
-    for (int64_t q = 0; q < count; q += kSquareLanes)
-      for (int64_t c = 0; c < channels; c += kSquareLanes) {
-        Pairs square[kSquareLanes];
-#pragma GCC unroll 16
-        for (int row = 0; row < kSquareLanes; ++row)
-          square[row] = Pairs(load(sums + (q + row) * pitch + c));
-        transpose(square);
-        for (int64_t row = 0; row < least(kSquareLanes, channels - c); ++row) {
-          Vector<float> total = Vector<float>(square[row]);
-          if (bias) total += bias[c + row];
-          round_vector(to + (c + row) * stride + q * step, step, total,
-                       least(kSquareLanes, count - q));
-        }
-      }
+  // Squares of sums; the last ones overlap those before, if there are any.
+  static void transpose_sums(BFloat16* to, int64_t stride, int64_t step, const Sums& sums,
+                             const float* bias, int64_t count, int64_t channels) {
+    for (int64_t q = 0; q < count; q += kSquareProducts) {
+      const int64_t at = least(q, most(0, count - kSquareProducts));
+      for (int64_t c = 0; c < channels; c += kSquareLanes)
+        turn_sums(to + c * stride + at * step, stride, step, sums.first + at * sums.pitch + c,
+                  sums.pitch, bias + c, least(kSquareLanes, channels - c),
+                  least(kSquareProducts, count - at));
+    }
   }
 
   const GatherPlan& p_;

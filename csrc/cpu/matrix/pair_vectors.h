@@ -3,7 +3,7 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr MatrixShape kShape = {2, 1, 0, 1, 4608, 2.4};
+constexpr MatrixShape kShape = {2, 1, 0, 1, 100, 4608, 2.4};
 constexpr int kRowUnits = 8;       // in a register tile
 constexpr int kTileVectors = 3;    // in a register tile
 constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together
@@ -25,11 +25,20 @@ inline Vector<float> add_pairs(Vector<float> sum, Pairs pairs, uint32_t pair) {
 #endif
 }
 
-template <int R, int V>
+inline void keep(const Sums& to, int row, int column, Vector<float> total) {
+  float* sum = to.first + row * to.pitch + column;
+  store(sum, to.add ? load(sum) + total : total);
+}
+
+inline void keep(const WrittenRows& to, int row, int column, Vector<float> total) {
+  if (to.before.add) total += load(to.before.first + row * to.before.pitch + column);
+  round_vector(to.rows[row] + to.channel + column, 1, total + load(to.bias + column),
+               least(kLanes<float>, to.channels - column));
+}
+
+template <int R, int V, class To>
 void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
-                    const BFloat16* vectors, const Piece* pieces, int count, float* sums,
-                    int64_t pitch, bool add) {
-  constexpr int lanes = kLanes<float>;
+                    const BFloat16* vectors, const Piece* pieces, int count, const To& to) {
   const int64_t pair_distance = layout.pair_distance, vector_distance = layout.vector_distance;
   const BFloat16* row[R];
   Vector<float> total[R][V];
@@ -59,19 +68,16 @@ void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) {
-      float* sum = sums + r * pitch + v * lanes;
-      store(sum, add ? load(sum) + total[r][v] : total[r][v]);
-    }
+    for (int v = 0; v < V; ++v) keep(to, r, v * kLanes<float>, total[r][v]);
 }
 
 // The tile function for a number of row units and vectors.
-template <int R = kRowUnits>
-MultiplyPairs pair_tile(int rows, int vectors) {
+template <class To, int R = kRowUnits>
+MultiplyPairs<To> pair_tile(int rows, int vectors) {
   if constexpr (R > 1) {
-    if (rows < R) return pair_tile<R - 1>(rows, vectors);
+    if (rows < R) return pair_tile<To, R - 1>(rows, vectors);
   }
-  return vectors == 1   ? multiply_pairs<R, 1>
-         : vectors == 2 ? multiply_pairs<R, 2>
-                        : multiply_pairs<R, 3>;
+  return vectors == 1   ? multiply_pairs<R, 1, To>
+         : vectors == 2 ? multiply_pairs<R, 2, To>
+                        : multiply_pairs<R, 3, To>;
 }

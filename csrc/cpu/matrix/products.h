@@ -20,8 +20,30 @@ struct OperandLayout {
   int64_t vector_distance;  // from a vector to the next
 };
 
-// sums[row][column] (+)= sum of the rows' products with the vectors'. `units` says where each
-// unit's first row starts; their sums follow each other.
+// Where a register tile's sums go: rows of columns, `pitch` elements apart.
+struct Sums {
+  float* first;
+  int64_t pitch;
+  bool add;  // to what is there
+
+  Sums after(int64_t rows) const { return {first + rows * pitch, pitch, add}; }
+};
+
+// Rows of a tensor whose channels lie densely: complete sums, rounded, are some of them.
+struct WrittenRows {
+  BFloat16* const* rows;
+  int64_t channel, channels;  // the first of them, and how many there are
+  const float* bias;          // of each
+  Sums before;                // those of the chunks before, if they are to be added
+
+  WrittenRows after(int64_t count) const {
+    return {rows + count, channel, channels, bias, before.after(count)};
+  }
+};
+
+// to[row][column] (+)= sum of the rows' products with the vectors'. `units` says where each unit's
+// first row starts; their sums follow each other.
+template <class To>
 using MultiplyPairs = void (*)(const BFloat16* const* units, const OperandLayout& layout,
-                               const BFloat16* vectors, const Piece* pieces, int count, float* sums,
-                               int64_t pitch, bool add);
+                               const BFloat16* vectors, const Piece* pieces, int count,
+                               const To& to);

@@ -41,6 +41,12 @@ inline void store_products(BFloat16* to, Products products, int64_t count) {
   __builtin_memcpy(to, &products, sizeof products);
 }
 
+// to[i * step] = products[i], for i below `count`.
+inline void scatter_products(BFloat16* to, int64_t step, Products products, int64_t count) {
+  if (step == 1) return store_products(to, products, count);
+  for (int64_t i = 0; i < count; ++i) to[i * step].bits = products[i];
+}
+
 inline void store_words(BFloat16* to, Words words, int64_t count) {
 #if !defined(DILCONV_TWINS)
   if (count < kSquareLanes)
@@ -67,7 +73,7 @@ inline Products make_pairs(Products even, Products odd) {
   return interleave<half>(even, odd, Count<kSquareProducts>::Type());
 }
 
-inline void transpose(Pairs (&square)[kSquareLanes]) { transpose_stage<1>(square); }
+inline void transpose(Pairs (&square)[kSquareLanes]) { transpose_rows(square); }
 #else
 // Vectors that the machine does not have take minutes to compile.
 template <int half>
@@ -215,35 +221,72 @@ inline void pack_rows(BFloat16* to, int64_t pitch, const SquareSource& source, i
   }
 }
 
-// to[i * step] = sums[i], rounded, for i below `count`.
-inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t count) {
+inline Words round_lanes(Vector<float> sums) {
 #if !defined(DILCONV_TWINS)
-  const Words words = Words(_mm512_cvtneps_pbh(__m512(sums)));
+  return Words(_mm512_cvtneps_pbh(__m512(sums)));
 #else
   const Pairs bits = Pairs(sums);
   const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  const Words words = __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
+  return __builtin_convertvector(sums == sums ? rounded : Pairs{} + 0x7fc0, Words);
 #endif
+}
+
+// to[i * step] = sums[i], rounded, for i below `count`.
+inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t count) {
+  const Words words = round_lanes(sums);
   if (step == 1) return store_words(to, words, count);
   for (int64_t i = 0; i < count; ++i) to[i * step].bits = words[i];
 }
 
-// The same for `count` sums in whole vectors, with a bias for each, if there is one.
-inline void round_sums(BFloat16* to, int64_t step, const float* sums, const float* bias,
-                       int64_t count) {
+// to[i] = sums[i] + bias[i], rounded, for i below `count`; both are read in whole vectors.
+inline void round_sums(BFloat16* to, const float* sums, const float* bias, int64_t count) {
   int64_t i = 0;
 #if !defined(DILCONV_TWINS)
   // Two vectors become one: half as many stores.
-  for (; step == 1 && i + kSquareProducts <= count; i += kSquareProducts) {
-    Vector<float> low = load(sums + i), high = load(sums + i + kSquareLanes);
-    if (bias) low += load(bias + i), high += load(bias + i + kSquareLanes);
+  for (; i + kSquareProducts <= count; i += kSquareProducts) {
+    const Vector<float> low = load(sums + i) + load(bias + i);
+    const Vector<float> high = load(sums + i + kSquareLanes) + load(bias + i + kSquareLanes);
     store_products(to + i, Products(_mm512_cvtne2ps_pbh(__m512(high), __m512(low))),
                    kSquareProducts);
   }
 #endif
-  for (; i < count; i += kSquareLanes) {
-    Vector<float> total = load(sums + i);
-    if (bias) total += load(bias + i);
-    round_vector(to + i * step, step, total, least(kSquareLanes, count - i));
+  for (; i < count; i += kSquareLanes)
+    round_vector(to + i, 1, load(sums + i) + load(bias + i), least(kSquareLanes, count - i));
+}
+
+// to[lane * stride + i * step] = sums[i * pitch + lane] + bias[lane], rounded, for lanes below
+// `lanes` and i below `count`; 32 rows of 16 lanes are read.
+inline void turn_sums(BFloat16* to, int64_t stride, int64_t step, const float* sums, int64_t pitch,
+                      const float* bias, int64_t lanes, int64_t count) {
+  const Vector<float> biases = load(bias);
+  Products turned[kSquareLanes];
+#if !defined(DILCONV_TWINS)
+  // Of rows r and r + 8, so that unzip() leaves the rows in order.
+  Products rows[kSquareLanes];
+#pragma GCC unroll 16
+  for (int r = 0; r < kSquareLanes; ++r) {
+    const float* from = sums + (r / 8 * 16 + r % 8) * pitch;
+    rows[r] = Products(
+        _mm512_cvtne2ps_pbh(__m512(load(from + 8 * pitch) + biases), __m512(load(from) + biases)));
   }
+  zip_rows(rows);
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) {
+    turned[r] = unzip<0>(rows[r], rows[r + 8], Count<kSquareProducts>::Type());
+    turned[r + 8] = unzip<1>(rows[r], rows[r + 8], Count<kSquareProducts>::Type());
+  }
+#else
+  for (int r = 0; r < kSquareProducts; ++r) {
+    const Words words = round_lanes(load(sums + r * pitch) + biases);
+    for (int lane = 0; lane < kSquareLanes; ++lane) turned[lane][r] = words[lane];
+  }
+#endif
+  if (lanes == kSquareLanes && count == kSquareProducts && step == 1) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kSquareLanes; ++lane)
+      store_products(to + lane * stride, turned[lane], kSquareProducts);
+    return;
+  }
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    scatter_products(to + lane * stride, step, turned[lane], count);
 }

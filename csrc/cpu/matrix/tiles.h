@@ -4,7 +4,7 @@
 
 #include "tile_unit.h"
 
-constexpr MatrixShape kShape = {32, 16, 29, 21, 4608, 16};
+constexpr MatrixShape kShape = {32, 16, 29, 21, 3000, 4608, 16};
 constexpr int kRowUnits = 2;      // in a register tile
 constexpr int kTileVectors = 2;   // in a register tile
 constexpr int kWrittenTiles = 1;  // of rows, whose sums are written together
@@ -28,10 +28,10 @@ inline void for_sums(float* sums, int64_t rows, int64_t pitch, const Use& use) {
 
 template <int R, int V>
 void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
-                    const BFloat16* vectors, const Piece* pieces, int count, float* sums,
-                    int64_t pitch, bool add) {
-  const int64_t rows = layout.rows, stride = 4 * pitch;
-  if (add)
+                    const BFloat16* vectors, const Piece* pieces, int count, const Sums& to) {
+  float* sums = to.first;
+  const int64_t rows = layout.rows, pitch = to.pitch, stride = 4 * pitch;
+  if (to.add)
     for_sums<R, V>(sums, rows, pitch,
                    [&](auto tile, float* at) { tile_load<tile.value>(at, stride); });
   else
@@ -67,7 +67,8 @@ void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
 }
 
 // The tile function for a number of row units and vectors.
-inline MultiplyPairs pair_tile(int rows, int vectors) {
+template <class To>
+MultiplyPairs<To> pair_tile(int rows, int vectors) {
   if (rows == 1) return vectors == 1 ? multiply_pairs<1, 1> : multiply_pairs<1, 2>;
   return vectors == 1 ? multiply_pairs<2, 1> : multiply_pairs<2, 2>;
 }

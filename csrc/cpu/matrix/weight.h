@@ -410,7 +410,8 @@ class MatrixWeight {
                    row % kSquareLanes * row_distance(layout);
       }
       for (int64_t b = 0; b < tiles.parts; ++b) {
-        const MultiplyPairs multiply_tile = pair_tile(int(row_tiles.size(t)), int(tiles.size(b)));
+        const MultiplyPairs<Sums> multiply_tile =
+            pair_tile<Sums>(int(row_tiles.size(t)), int(tiles.size(b)));
         const BFloat16* vectors = scratch.x + tiles.begin(b) * block;
         const int64_t at = (out.begin * kSquareLanes + first) * columns_ +
                            (in.begin + tiles.begin(b)) * kSquareLanes;
@@ -420,7 +421,7 @@ class MatrixWeight {
             const int64_t end = scratch.ends[part * taps_ + tap];
             if (begin < end)
               multiply_tile(units, operands, vectors, scratch.pieces + begin, int(end - begin),
-                            partial_sums(group, split, tap) + at, columns_, true);
+                            {partial_sums(group, split, tap) + at, columns_, true});
             begin = end;
           }
       }

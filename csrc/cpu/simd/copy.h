@@ -222,25 +222,65 @@ inline void clear_rows(T* to, int64_t pitch, int64_t rows, int64_t count) {
 // -------------------------------------------------------------------------------------------
 
 #if defined(__clang__) || __GNUC__ >= 12
-// Exchanges, between rows a and b, the elements whose index differs in bit `distance`.
-template <int distance, class V, int... e>
-inline void exchange(V& a, V& b, Indices<e...>) {
-  constexpr int lanes = sizeof...(e);
-  const V low = __builtin_shufflevector(a, b, (e & distance ? lanes + e - distance : e)...);
-  const V high = __builtin_shufflevector(a, b, (e & distance ? lanes + e : e + distance)...);
-  a = low;
-  b = high;
+// Lanes in 16 bytes: shuffles within these, or of them as a whole, are the fast ones.
+template <class V>
+constexpr int kBlock = 16 / int(sizeof(V{}[0]));
+
+// The low (half 0) or high halves of a's and b's blocks, their elements in turn.
+template <int half, class V, int... e>
+inline V zip(V a, V b, Indices<e...>) {
+  constexpr int lanes = sizeof...(e), block = kBlock<V>;
+  return __builtin_shufflevector(
+      a, b, (e % 2 * lanes + e / block * block + half * block / 2 + e % block / 2)...);
 }
 
-template <int distance, int lanes, class V>
-inline void transpose_stage(V (&rows)[lanes]) {
-  if constexpr (distance < lanes) {
+// The even or (odd 1) odd blocks of a, then those of b.
+template <int odd, class V, int... e>
+inline V unzip(V a, V b, Indices<e...>) {
+  constexpr int block = kBlock<V>, half = sizeof...(e) / 2;
+  return __builtin_shufflevector(
+      a, b, (e / half * 2 * half + (e % half / block * 2 + odd) * block + e % block)...);
+}
+
+// Transposes the squares of a block's lanes by as many rows.
+template <int round = 1, int count, class V>
+inline void zip_rows(V (&rows)[count]) {
+  constexpr int block = kBlock<V>;
+  if constexpr (round < block) {
+    using All = typename Count<int(sizeof(V)) * block / 16>::Type;
+    V next[count];
 #pragma GCC unroll 16
-    for (int r = 0; r < lanes; ++r)
-      if (!(r & distance))
-        exchange<distance>(rows[r], rows[r + distance], typename Count<lanes>::Type());
-    transpose_stage<2 * distance>(rows);
+    for (int r = 0; r < count; r += 2) {
+      const int first = r / block * block + r % block / 2;
+      next[r] = zip<0>(rows[first], rows[first + block / 2], All());
+      next[r + 1] = zip<1>(rows[first], rows[first + block / 2], All());
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < count; ++r) rows[r] = next[r];
+    zip_rows<2 * round>(rows);
   }
+}
+
+// Then the squares among them.
+template <int distance, int count, class V>
+inline void unzip_rows(V (&rows)[count]) {
+  if constexpr (distance < count) {
+    using All = typename Count<int(sizeof(V)) * kBlock<V> / 16>::Type;
+#pragma GCC unroll 16
+    for (int r = 0; r < count; ++r)
+      if (!(r & distance)) {
+        const V a = rows[r], b = rows[r + distance];
+        rows[r] = unzip<0>(a, b, All());
+        rows[r + distance] = unzip<1>(a, b, All());
+      }
+    unzip_rows<2 * distance>(rows);
+  }
+}
+
+template <int lanes, class V>
+inline void transpose_rows(V (&rows)[lanes]) {
+  zip_rows(rows);
+  unzip_rows<kBlock<V>>(rows);
 }
 
 // to[q * to_pitch + c] = from[c * from_pitch + q] for a square of kLanes<T>.
@@ -250,7 +290,7 @@ inline void transpose_square(T* to, int64_t to_pitch, const T* from, int64_t fro
   Vector<T> rows[lanes];
 #pragma GCC unroll 16
   for (int r = 0; r < lanes; ++r) rows[r] = load(from + r * from_pitch);
-  transpose_stage<1>(rows);
+  transpose_rows(rows);
 #pragma GCC unroll 16
   for (int r = 0; r < lanes; ++r) store(to + r * to_pitch, rows[r]);
 }
