@@ -131,15 +131,6 @@ inline void load_square(const SquareSource& s, Pairs (&square)[kSquareLanes]) {
   }
 }
 
-// A square of the vectors' operand: product k of a lane goes to to[k / 2 * 2 * width + 2 * lane +
-// k % 2], for k below `rounded`, an even number.
-inline void pack_vectors(BFloat16* to, int64_t width, const SquareSource& source, int64_t rounded) {
-  Pairs square[kSquareLanes];
-  load_square(source, square);
-  for (int64_t p = 0; p < rounded / 2; ++p)
-    store_products(to + p * 2 * width, Products(square[p]), kSquareProducts);
-}
-
 inline void clear_products(BFloat16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
 }

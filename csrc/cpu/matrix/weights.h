@@ -28,16 +28,16 @@ class PackedWeights {
     const int64_t group = index / tiles.total, channel = index % tiles.total * kSquareLanes;
     const BFloat16* from =
         weight_ + group * p_.weight_group_stride + channel * p_.weight_strides[0];
-    const bool staged = taps > 1 && p_.weight_strides[3] == 1 &&
-                        p_.weight_strides[2] == p_.kernel[1] &&
-                        (p_.weight_strides[0] == taps || p_.weight_strides[1] == taps);
+    const bool runs = taps > 1 && taps <= kMostTaps && p_.weight_strides[3] == 1 &&
+                      p_.weight_strides[2] == p_.kernel[1] &&
+                      (p_.weight_strides[0] == taps || p_.weight_strides[1] == taps);
     for (int64_t c = 0; c < read_channels; c += kSquareProducts)
       if (joined_groups_ > 1)
         pack_joined(group, channel, c);
       else if (folded_columns_ > 1)
         pack_folded(from, group, channel, c);
-      else if (staged)
-        pack_staged(from + c * p_.weight_strides[1], group, channel, c);
+      else if (runs)
+        pack_runs(from + c * p_.weight_strides[1], group, channel, c);
       else
         for (int64_t tap = 0; tap < taps; ++tap)
           pack_square(from + c * p_.weight_strides[1] + tap / p_.kernel[1] * p_.weight_strides[2] +
@@ -91,40 +91,74 @@ class PackedWeights {
     }
   }
 
-  // Taps lie innermost: each is brought together first.
-  void pack_staged(const BFloat16* from, int64_t group, int64_t channel, int64_t c) const {
-    constexpr int64_t kMostTaps = 16;
-    BFloat16 stage[kMostTaps][kSquareLanes * kSquareProducts];
+  // Runs of all taps lie next to each other, of read channels or of written ones.
+  void pack_runs(const BFloat16* from, int64_t group, int64_t channel, int64_t c) const {
     const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
     const int64_t products = least(kSquareProducts, p_.read_channels - c);
-    const bool lanes_dense = p_.weight_strides[0] == taps;
-    const int64_t rows = lanes_dense ? products : lanes, columns = lanes_dense ? lanes : products;
-    const int64_t stride = p_.weight_strides[lanes_dense ? 1 : 0];
-    for (int64_t first = 0; first < taps; first += kMostTaps) {
-      const int64_t count = least(kMostTaps, taps - first);
-      for (int64_t r = 0; r < rows; ++r) {
-        const BFloat16* row = from + r * stride + first;
-        for (int64_t column = 0; column < columns; ++column, row += taps)
-          for (int64_t tap = 0; tap < count; ++tap) stage[tap][r * columns + column] = row[tap];
+    const int64_t (&stride)[4] = p_.weight_strides;
+    if (stride[1] == taps) {
+      Pairs runs[kSquareLanes * kMostTaps];
+      load_runs(runs, {from, stride[0], 1, lanes, products * taps}, kSquareProducts * taps);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        Pairs square[kSquareLanes];
+        for (int64_t p = 0; p < kSquareLanes; ++p)
+          square[p] = element(runs, 2 * p * taps + tap) | element(runs, (2 * p + 1) * taps + tap)
+                                                              << 16;
+        store_square(square, group, channel, tap, c);
       }
-      for (int64_t tap = 0; tap < count; ++tap)
-        pack_square(stage[tap], lanes_dense ? 1 : columns, lanes_dense ? columns : 1, group,
-                    channel, first + tap, c, products);
+      return;
     }
+    Pairs even[kSquareLanes * kMostTaps / 2], odd[kSquareLanes * kMostTaps / 2];
+    const int64_t count = kSquareLanes * taps;
+    load_runs(even, {from, 2 * stride[1], 1, (products + 1) / 2, lanes * taps}, count);
+    load_runs(odd, {from + stride[1], 2 * stride[1], 1, products / 2, lanes * taps}, count);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      Pairs square[kSquareLanes];
+      for (int64_t lane = 0; lane < kSquareLanes; ++lane)
+        square[lane] = element(even, lane * taps + tap) | element(odd, lane * taps + tap) << 16;
+      transpose(square);
+      store_square(square, group, channel, tap, c);
+    }
+  }
+
+  // The first `count` products, zeros after the source's last: 2 * i and 2 * i + 1 become pairs[i].
+  static void load_runs(Pairs* pairs, const SquareSource& source, int64_t count) {
+    for (int64_t k = 0; k < count; k += kSquareProducts, pairs += kSquareLanes) {
+      SquareSource part = source;
+      part.from += k;
+      part.products = most(0, least(kSquareProducts, source.products - k));
+      Pairs square[kSquareLanes];
+      load_square(part, square);
+      __builtin_memcpy(pairs, square, sizeof square);
+    }
+  }
+
+  // Product k of every lane.
+  static Pairs element(const Pairs* pairs, int64_t k) {
+    return pairs[k / 2] >> k % 2 * 16 & 0xffff;
   }
 
   void pack_square(const BFloat16* from, int64_t lane_stride, int64_t product_stride, int64_t group,
                    int64_t channel, int64_t tap, int64_t c, int64_t products) const {
     const int64_t lanes = least(kSquareLanes, p_.written_channels - channel);
-    const int64_t rounded = least(kSquareProducts, read_channels - c);
-    const SquareSource source = {from, lane_stride, product_stride, lanes,
-                                 least(kSquareProducts, products)};
+    Pairs square[kSquareLanes];
+    load_square({from, lane_stride, product_stride, lanes, least(kSquareProducts, products)},
+                square);
+    store_square(square, group, channel, tap, c);
+  }
+
+  void store_square(const Pairs (&square)[kSquareLanes], int64_t group, int64_t channel,
+                    int64_t tap, int64_t c) const {
     int64_t tile = 0;
     while (channels(tile + 1) <= channel) ++tile;
     const int64_t width = channels(tile + 1) - channels(tile);
-    BFloat16* to = at(group, tile) + (tap * read_channels + c) * width;
-    pack_vectors(to + 2 * (channel - channels(tile)), width, source, rounded);
+    BFloat16* to =
+        at(group, tile) + (tap * read_channels + c) * width + 2 * (channel - channels(tile));
+    for (int64_t p = 0; p < least(kSquareProducts, read_channels - c) / 2; ++p)
+      store_products(to + p * 2 * width, Products(square[p]), kSquareProducts);
   }
+
+  static constexpr int64_t kMostTaps = 64;  // whose runs are brought together
 
   const GatherPlan& p_;
   int64_t folded_columns_, joined_groups_;
