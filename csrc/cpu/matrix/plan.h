@@ -11,6 +11,7 @@ struct MatrixShape {
   int64_t row_unit;    // rows of a register tile come in units of at most this
   int64_t unit_cost;   // of a unit's step beyond its rows', as so many rows
   int64_t copy_cost;   // of 32 products of a pixel, as so many rows' steps of 32 products
+  int64_t turn_cost;   // of a square of 32 by 16 sums, turned around, as rows' steps of one product
   int64_t read_depth;  // of conv2d's and grad_input's
   double speed;        // how many times as fast its products are as those of float32, about
 };

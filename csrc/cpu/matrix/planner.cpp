@@ -89,6 +89,17 @@ void set_products(MatrixGatherPlan& plan, const MatrixShape& shape) {
       std::min(q.batch, std::max<int64_t>(1, kCopyBytes / std::max<int64_t>(1, 2 * strides[0])));
 }
 
+// How many squares of sums are turned around for planes of written pixels, which lie in runs.
+int64_t squares_of(const GatherPlan& plan, const Region& region) {
+  if (plan.written_strides[1] == 1) return 0;
+  const bool rows = region.w.count * region.w.step * plan.written_strides[3] ==
+                    region.h.step * plan.written_strides[2];
+  const int64_t runs = rows ? 1 : region.h.count;
+  const int64_t run = (rows ? region.h.count : 1) * region.w.count;
+  return plan.samples * runs * divide_up(run, 2 * kLanes) *
+         divide_up(plan.written_channels, kLanes);
+}
+
 // The time that a region's pixels take as these lines: in rows' steps of one product.
 double price(const GatherPlan& plan, const Region& region, const PixelLines& lines,
              const MatrixShape& shape) {
@@ -99,9 +110,11 @@ double price(const GatherPlan& plan, const Region& region, const PixelLines& lin
   const int64_t products = region.h.tap_count * region.w.tap_count * plan.read_channels;
   const int64_t vectors = divide_up(plan.written_channels, 2 * kLanes);
   const bool scattered = plan.written_strides[1] != 1 && axis.written != 1;
-  return double(lines.units) *
-         (double(unit_cost + lines.rows) * double(products) * double(vectors) +
-          (scattered ? kScattered * double(lines.rows) * double(plan.written_channels) : 0));
+  const double written =
+      scattered ? double(lines.units * lines.rows) * kScattered * double(plan.written_channels)
+                : double(squares_of(plan, region)) * double(shape.turn_cost);
+  return double(lines.units) * double(unit_cost + lines.rows) * double(products) * double(vectors) +
+         written;
 }
 
 // How long the plan takes, about: in rows' steps of one product.
