@@ -273,6 +273,8 @@ PROBLEMS: list[Problem] = [
     Problem("few_outputs_beyond", 1, 8, 2, (6, 70), (3, 3), (1, 1), (9, 9, 60, 60), (9, 60)),
     Problem("few_outputs_taps", 1, 5, 1, (9, 40), (2, 64), padding=(1, 0, 30, 33)),
     Problem("one_input_wide", 2, 1, 12, (9, 70), (3, 3), padding=(1, 1, 1, 1)),
+    Problem("few_inputs_column", 2, 2, 20, (9, 2), (4, 3), (2, 3), (5, 5, 1, 1), (4, 1)),
+    Problem("few_inputs_many_outputs", 1, 2, 290, (6, 7), (3, 3), padding=(1, 1, 1, 1)),
     Problem("few_inputs_strided", 2, 4, 26, (15, 37), (3, 5), (3, 2), (3, 1, 4, 2), (2, 1), 2),
     # Degenerate sizes.
     Problem("image_1x1", 2, 5, 6, (1, 1), (1, 1)),

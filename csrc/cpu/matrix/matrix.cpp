@@ -12,11 +12,10 @@ const char* refuses(const ConvProblem& problem, int isa) {
 }
 
 // Pairs and vectors of few channels are mostly zeros, while direct's vectors hold pixels of long
-// contiguous rows, or output channels for grad_weight. Tiles are so fast that few written channels
+// contiguous rows, or input channels for grad_weight. Tiles are so fast that few written channels
 // do not matter.
 const char* declines(const ConvProblem& p, int isa) {
-  constexpr int64_t kFewRead = 3, kLongRow = 32, kFewWeights = 2, kManyInputs = 16;
-  constexpr int64_t kFewProducts = 320, kLanes = 16;
+  constexpr int64_t kFewRead = 3, kLongRow = 32, kManyInputs = 16, kFewProducts = 320;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const bool forward = p.op == DILCONV_CONV2D, dense = p.x_strides[3] == 1 && p.y_strides[3] == 1;
   const int64_t read = forward ? in : out, written = forward ? out : in;
@@ -25,12 +24,10 @@ const char* declines(const ConvProblem& p, int isa) {
   const bool tiles = matrix && matrix->shape.row_unit > 1;
   const bool pixels = dense && ((read <= kFewRead && width >= kLongRow) ||
                                 (written <= kFewRead && width >= 2 * kLongRow && !tiles));
-  const bool inputs = out <= kFewWeights && in >= kManyInputs;
+  const bool inputs = out <= (tiles ? 2 : 1) && in >= kManyInputs;
   const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
   const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;
-  // grad_weight's vectors hold input channels.
-  const double lanes = double(round_up(in, kLanes));
-  const bool empty = gradient && matrix && double(in) * matrix->shape.speed < lanes;
+  const bool empty = gradient && !tiles && in == 1 && out == 1;
   // Few channels are copied as a whole step, which takes longer than so few products do.
   const bool little = !gradient && tiles && dense && 2 * read <= matrix->shape.step &&
                       p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;

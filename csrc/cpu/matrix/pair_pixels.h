@@ -86,12 +86,16 @@ inline void pack_pair_vectors(BFloat16* to, int64_t distance, int64_t block, con
 }
 
 // The rows' operand: a lane's pairs side by side, at most 16. Lanes are `distance` elements apart,
-// every 16 lanes `block`; of lanes that do not lie densely there are at most 16.
+// every 16 lanes `block`; of lanes that do not lie densely there are at most 16. Units of several
+// rows have zeros after the last lane.
 inline void pack_pair_rows(BFloat16* to, int64_t distance, int64_t block, const PairRun& run,
                            int64_t lane_stride, int64_t lanes) {
+  const auto rows = [](int64_t left) {
+    return kShape.row_unit > 1 ? kSquareLanes : least(kSquareLanes, left);
+  };
   if (lane_stride != 1) {
     const PairRun::Sixteen all = run.sixteen(0);
-    for (int64_t lane = 0; lane < kSquareLanes; ++lane)
+    for (int64_t lane = 0; lane < rows(lanes); ++lane)
       store_products(to + lane * distance,
                      lane < lanes ? run.pairs(all, lane * lane_stride) : Products{}, 2 * run.count);
     return;
@@ -105,7 +109,8 @@ inline void pack_pair_rows(BFloat16* to, int64_t distance, int64_t block, const 
       if (count > kSquareLanes) high[i] = Pairs(make_pairs<1>(first, second));
     }
     BFloat16* at = to + lane / kSquareLanes * block;
-    store_rows(at, distance, low, kSquareLanes, 2 * run.count);
-    if (count > kSquareLanes) store_rows(at + block, distance, high, kSquareLanes, 2 * run.count);
+    store_rows(at, distance, low, rows(count), 2 * run.count);
+    if (count > kSquareLanes)
+      store_rows(at + block, distance, high, rows(count - kSquareLanes), 2 * run.count);
   }
 }

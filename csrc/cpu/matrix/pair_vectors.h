@@ -40,6 +40,7 @@ template <int R, int V, class To>
 void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
                     const BFloat16* vectors, const Piece* pieces, int count, const To& to) {
   const int64_t pair_distance = layout.pair_distance, vector_distance = layout.vector_distance;
+  const int64_t row_step = layout.row_step;
   const BFloat16* row[R];
   Vector<float> total[R][V];
 #pragma GCC unroll 8
@@ -50,8 +51,8 @@ void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
   }
   for (int s = 0; s < count; ++s) {
     const BFloat16* from = vectors + pieces[s].vector * layout.vector_unit;
-    const int64_t end = pieces[s].row + 2 * pieces[s].steps;
-    for (int64_t at = pieces[s].row; at < end; at += 2, from += pair_distance) {
+    int64_t at = pieces[s].row;
+    for (int64_t step = pieces[s].steps; step > 0; --step, at += row_step, from += pair_distance) {
       Pairs vector[V];
 #pragma GCC unroll 3
       for (int v = 0; v < V; ++v)
@@ -65,10 +66,11 @@ void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
       }
     }
   }
+  const To target = to;  // where what is written cannot change it
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) keep(to, r, v * kLanes<float>, total[r][v]);
+    for (int v = 0; v < V; ++v) keep(target, r, v * kLanes<float>, total[r][v]);
 }
 
 // The tile function for a number of row units and vectors.

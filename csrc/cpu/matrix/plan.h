@@ -79,6 +79,9 @@ struct MatrixWeightPlan {
   int64_t in_channels, out_channels;  // per group
   WeightAxis axes[kWeightAxes];
   int64_t phases;
+  // Whether the register tile's rows are x's channels as the taps read them, and y's are in
+  // vectors: see tap_rows.h. Else the rows are y's channels, and x's are in vectors.
+  bool taps_in_rows;
   int unit_axis;   // along which a unit's pairs lie
   bool joined;     // a phase's rows follow each other in one line, with pairs of zeros in between
   int64_t splits;  // partial sums, added up in order: fixed by the problem

@@ -17,8 +17,7 @@ class MatrixWeight {
         problem_(*plan.problem),
         taps_(problem_.kernel[0] * problem_.kernel[1]),
         largest_(largest_layout(plan, kShape)),
-        x_(static_cast<const BFloat16*>(x)),
-        y_(static_cast<const BFloat16*>(y)),
+        pixels_(plan, x, y),
         w_(static_cast<BFloat16*>(w)),
         in_blocks_(blocks(plan.in_channels, workers)),
         out_blocks_(blocks(plan.out_channels, workers)),
@@ -51,14 +50,8 @@ class MatrixWeight {
   // Units of pairs that are multiplied with every tap before the next: the first-level cache holds
   // them.
   static constexpr int64_t kPartUnits = 12;
-  static constexpr int64_t kPosition = 2 * kSquareLanes;  // elements of a packed pair of x
-
-  // A line of a chunk's pairs: its places along the other axes, and the packed position that its
-  // first pair reads with the first tap.
-  struct Line {
-    int64_t phase, row, column;
-    int64_t position;
-  };
+  static constexpr int64_t kPosition = PairedPixels::kPosition;
+  using Line = PairedPixels::Line;
 
   // What one worker needs while it runs a task.
   struct Scratch {
@@ -104,23 +97,6 @@ class MatrixWeight {
 
   static int64_t largest_block(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
 
-  // The chunks, last axis first.
-  int64_t chunk_count() const {
-    int64_t count = 1;
-    for (const WeightAxis& axis : p_.axes) count *= axis.chunks;
-    return count;
-  }
-  WeightChunk chunk_at(int64_t index) const {
-    WeightChunk chunk;
-    for (int a = kWeightAxes; a-- > 0;) {
-      const WeightAxis& axis = p_.axes[a];
-      const int64_t begin = index % axis.chunks * axis.cut;
-      chunk.places[a] = {begin, least(axis.count, begin + axis.cut)};
-      index /= axis.chunks;
-    }
-    return chunk;
-  }
-
   float* partial_sums(int64_t group, int64_t split, int64_t tap) const {
     return sums_ + ((group * p_.splits + split) * taps_ + tap) * rows_ * columns_;
   }
@@ -139,9 +115,9 @@ class MatrixWeight {
                  columns_, (out.end - out.begin) * kSquareLanes,
                  (in.end - in.begin) * kSquareLanes);
     const Session session(kShape.row_unit);
-    const int64_t chunks = chunk_count();
+    const int64_t chunks = pixels_.chunks();
     for (int64_t c = chunks * split / p_.splits; c < chunks * (split + 1) / p_.splits; ++c) {
-      const WeightChunk chunk = chunk_at(c);
+      const WeightChunk chunk = pixels_.chunk_at(c);
       const WeightLayout layout = find_layout(p_, chunk, kShape);
       // Channels that do not lie densely are each in another page: few at a time.
       const int64_t y_blocks = problem_.y_strides[1] == 1 ? out.end - out.begin : 1;
@@ -176,77 +152,18 @@ class MatrixWeight {
               BFloat16* to) const {
     const int64_t block = block_elements(layout), channel = out.begin * kSquareLanes;
     const int64_t lanes = least(out.end * kSquareLanes, p_.out_channels) - channel;
-    const int64_t offset = (group * p_.out_channels + channel) * problem_.y_strides[1];
-    // What lines leave of their last units and, joined, between rows.
-    const int unit_axis = p_.unit_axis;
-    const Range& along = chunk.places[unit_axis];
-    if (p_.joined || along.end - along.begin < layout.line_units * layout.unit_pairs)
-      clear_products(to, (out.end - out.begin) * block);
-    WeightChunk lines = chunk;
-    lines.places[unit_axis] = {0, 1};
-    int64_t line = 0;
-    for_places(lines, [&](const int64_t (&place)[kWeightAxes]) {
-      int64_t first = line * layout.line_units * layout.unit_pairs;
-      if (p_.joined) {
-        const int64_t row = place[kRow] - chunk.places[kRow].begin;
-        first += row * layout.line_pitch;
-        if (place[kRow] + 1 == chunk.places[kRow].end) ++line;
-      } else {
-        ++line;
-      }
-      int64_t places[kWeightAxes];
-      for (int a = 0; a < kWeightAxes; ++a) places[a] = place[a];
-      for (int64_t done = 0, count; done < along.end - along.begin; done += count) {
+    const int64_t pairs = chunk.places[p_.unit_axis].end - chunk.places[p_.unit_axis].begin;
+    if (!pixels_.fills_lines(chunk, layout)) clear_products(to, (out.end - out.begin) * block);
+    pixels_.for_y_runs(chunk, layout, [&](int64_t first, const int64_t (&place)[kWeightAxes]) {
+      for (int64_t done = 0, count; done < pairs; done += count) {
         const int64_t unit = (first + done) / layout.unit_pairs;
         const int64_t pair = (first + done) % layout.unit_pairs;
-        count = least(layout.unit_pairs - pair, along.end - along.begin - done);
-        places[unit_axis] = along.begin + done;
-        const PairRun run = y_run(places, count, offset);
+        count = least(layout.unit_pairs - pair, pairs - done);
         pack_pair_rows(to + unit * unit_distance(layout) + 2 * pair, row_distance(layout), block,
-                       run, problem_.y_strides[1], lanes);
+                       pixels_.y_run(place, done, count, group, channel), problem_.y_strides[1],
+                       lanes);
       }
     });
-  }
-
-  // Calls use(place) for every place of the chunk, in order.
-  template <class Use>
-  static void for_places(const WeightChunk& chunk, const Use& use) {
-    const Range(&all)[kWeightAxes] = chunk.places;
-    int64_t place[kWeightAxes];
-    for (place[0] = all[0].begin; place[0] < all[0].end; ++place[0])
-      for (place[1] = all[1].begin; place[1] < all[1].end; ++place[1])
-        for (place[2] = all[2].begin; place[2] < all[2].end; ++place[2])
-          for (place[3] = all[3].begin; place[3] < all[3].end; ++place[3]) use(place);
-  }
-
-  // Whether the member of a pair in that phase is one: the last phase may have no partner.
-  bool has_phase(int64_t phase, int64_t member) const {
-    return phase * p_.axes[kPhase].step + member * p_.axes[kPhase].partner < p_.phases;
-  }
-
-  // Pairs of y from a place on, along the units.
-  PairRun y_run(const int64_t (&place)[kWeightAxes], int64_t count, int64_t offset) const {
-    const WeightAxis(&axes)[kWeightAxes] = p_.axes;
-    const int64_t limits[3] = {problem_.batch, problem_.out_size[0], problem_.out_size[1]};
-    const int64_t strides[3] = {problem_.y_strides[0], problem_.y_strides[2],
-                                problem_.y_strides[3]};
-    const int unit_dimension = p_.unit_axis == kBatch ? 0 : p_.unit_axis - 1;
-    PairRun run = {};
-    run.count = count;
-    run.stride = axes[p_.unit_axis].step * strides[unit_dimension];
-    for (int64_t m = 0; m < 2; ++m) {
-      const auto at = [&](int a) { return place[a] * axes[a].step + m * axes[a].partner; };
-      const int64_t index[3] = {at(kBatch), at(kPhase) + at(kRow), at(kColumn)};
-      const int64_t step = axes[p_.unit_axis].step;
-      const int64_t left = limits[unit_dimension] - index[unit_dimension];
-      run.end[m] = has_phase(place[kPhase], m) ? least(count, (left + step - 1) / step) : 0;
-      run.from[m] = y_ + offset;
-      for (int d = 0; d < 3; ++d) {
-        run.from[m] += index[d] * strides[d];
-        if (index[d] >= limits[d]) run.end[m] = 0;
-      }
-    }
-    return run;
   }
 
   // ---- x
@@ -254,65 +171,22 @@ class MatrixWeight {
   void pack_x(const WeightLayout& layout, int64_t group, Range in, BFloat16* to) const {
     const int64_t channel = in.begin * kSquareLanes, block = layout.positions * kPosition;
     const int64_t lanes = least(in.end * kSquareLanes, p_.in_channels) - channel;
-    const int64_t offset = (group * p_.in_channels + channel) * problem_.x_strides[1];
-    WeightChunk reads;
-    for (int a = 0; a < kWeightAxes; ++a)
-      reads.places[a] = {layout.first_reads[a], layout.first_reads[a] + layout.reads[a]};
-    const int64_t first = reads.places[kColumn].begin;
-    reads.places[kColumn] = {first, first + 1};
-    for_places(reads, [&](const int64_t (&place)[kWeightAxes]) {
-      int64_t position = 0;
-      for (int a = 0; a < kColumn; ++a)
-        position += (place[a] - reads.places[a].begin) * layout.distances[a];
+    pixels_.for_x_runs(layout, [&](int64_t position, const int64_t (&place)[kWeightAxes]) {
       pack_pair_vectors(to + position * kPosition, layout.distances[kColumn] * kPosition, block,
-                        x_run(place, layout.reads[kColumn], offset), problem_.x_strides[1], lanes);
+                        pixels_.x_run(place, 0, layout.reads[kColumn], group, channel),
+                        problem_.x_strides[1], lanes);
     });
     const int64_t used = layout.positions - kSquareLanes;
     for (int64_t b = 0; b < in.end - in.begin; ++b)
       clear_products(to + b * block + used * kPosition, kSquareLanes * kPosition);
   }
 
-  // Pairs of x from a packed position on, along its columns.
-  PairRun x_run(const int64_t (&place)[kWeightAxes], int64_t count, int64_t offset) const {
-    const WeightAxis(&axes)[kWeightAxes] = p_.axes;
-    const int64_t step = axes[kColumn].input_step, width = problem_.in_size[1];
-    PairRun run = {};
-    run.count = count;
-    run.stride = step * problem_.x_strides[3];
-    for (int64_t m = 0; m < 2; ++m) {
-      const auto at = [&](int a) {
-        return place[a] * axes[a].input_step + m * axes[a].input_partner;
-      };
-      const int64_t n = at(kBatch), h = at(kPhase) + at(kRow) - problem_.pad_before[0];
-      const int64_t w = at(kColumn) - problem_.pad_before[1];
-      run.from[m] = x_ + offset + n * problem_.x_strides[0] + h * problem_.x_strides[2] +
-                    w * problem_.x_strides[3];
-      if (n >= problem_.batch || h < 0 || h >= problem_.in_size[0] || !has_phase(place[kPhase], m))
-        continue;
-      run.begin[m] = w >= 0 ? 0 : (step - 1 - w) / step;
-      run.end[m] = w >= width ? 0 : least(count, (width - w + step - 1) / step);
-    }
-    return run;
-  }
-
   // ---- products
-
-  void list_lines(const WeightChunk& chunk, const WeightLayout& layout, Line* lines) const {
-    WeightChunk others = chunk;
-    others.places[p_.unit_axis].end = others.places[p_.unit_axis].begin + 1;
-    if (p_.joined) others.places[kRow].end = others.places[kRow].begin + 1;
-    for_places(others, [&](const int64_t (&place)[kWeightAxes]) {
-      int64_t position = 0;
-      for (int a = 0; a < kWeightAxes; ++a)
-        position += (place[a] * p_.axes[a].read_step - layout.first_reads[a]) * layout.distances[a];
-      *lines++ = {place[kPhase], place[kRow], place[kColumn], position};
-    });
-  }
 
   // The pieces of every part and tap.
   void list_pieces(const WeightChunk& chunk, const WeightLayout& layout,
                    const Scratch& scratch) const {
-    list_lines(chunk, layout, scratch.lines);
+    pixels_.list_lines(chunk, layout, scratch.lines);
     const Parts parts(layout);
     int64_t count = 0;
     for (int64_t part = 0; part < parts.count(); ++part) {
@@ -363,8 +237,6 @@ class MatrixWeight {
             (pairs.end + layout.unit_pairs - 1) / layout.unit_pairs};
   }
 
-  // From a unit's pair to the next, in packed positions of x.
-  int64_t pair_positions() const { return p_.joined ? 1 : p_.axes[p_.unit_axis].read_step; }
   // Steps of the summation in a unit.
   static int64_t unit_steps(const WeightLayout& layout) {
     return 2 * layout.unit_pairs / kShape.step;
@@ -372,10 +244,8 @@ class MatrixWeight {
 
   Piece piece_of(const WeightLayout& layout, const Line& line, int64_t index, int64_t tap,
                  int64_t begin, int64_t end) const {
-    const int64_t position =
-        line.position + begin * layout.unit_pairs * pair_positions() +
-        tap / problem_.kernel[1] * p_.axes[kRow].tap_step * layout.distances[kRow] +
-        tap % problem_.kernel[1] * p_.axes[kColumn].tap_step * layout.distances[kColumn];
+    const int64_t position = line.position + pixels_.tap_positions(layout, tap) +
+                             begin * layout.unit_pairs * pixels_.pair_positions();
     return {(index * layout.line_units + begin) * unit_distance(layout), position,
             (end - begin) * unit_steps(layout)};
   }
@@ -384,7 +254,7 @@ class MatrixWeight {
   bool extend(const WeightLayout& layout, Piece& piece, const Piece& next) const {
     const int64_t units = piece.steps / unit_steps(layout);
     if (piece.row + units * unit_distance(layout) != next.row ||
-        piece.vector + units * layout.unit_pairs * pair_positions() != next.vector)
+        piece.vector + units * layout.unit_pairs * pixels_.pair_positions() != next.vector)
       return false;
     piece.steps += next.steps;
     return true;
@@ -393,9 +263,12 @@ class MatrixWeight {
   void multiply(const WeightLayout& layout, int64_t group, int64_t split, Range in, Range out,
                 const Scratch& scratch) const {
     const int64_t block = layout.positions * kPosition, parts = Parts(layout).count();
-    const OperandLayout operands = {
-        kShape.row_unit, row_distance(layout),         kTiles ? unit_distance(layout) : kShape.step,
-        kPosition,       pair_positions() * kPosition, block};
+    const OperandLayout operands = {kShape.row_unit,
+                                    row_distance(layout),
+                                    kTiles ? unit_distance(layout) : kShape.step,
+                                    kPosition,
+                                    pixels_.pair_positions() * kPosition,
+                                    block};
     // Of vectors' rows only those that are channels.
     const int64_t channels = least(out.end * kSquareLanes, p_.out_channels);
     const int64_t rows = round_up(channels - out.begin * kSquareLanes, kShape.row_unit);
@@ -478,8 +351,7 @@ class MatrixWeight {
   const dilconv_problem& problem_;
   const int64_t taps_;
   const WeightLayout largest_;
-  const BFloat16* x_;
-  const BFloat16* y_;
+  const PairedPixels pixels_;
   BFloat16* w_;
   Cut in_blocks_, out_blocks_;    // of 16 channels, cut into tasks
   const int64_t rows_, columns_;  // of the sums
@@ -487,12 +359,3 @@ class MatrixWeight {
   char* workers_;
   int64_t worker_bytes_, bytes_;
 };
-
-inline size_t matrix_weight_workspace(const MatrixWeightPlan& plan, int workers) {
-  return MatrixWeight(plan, workers, nullptr, nullptr, nullptr, nullptr).workspace_bytes();
-}
-
-inline void run_matrix_weight(const MatrixWeightPlan& plan, const void* x, const void* y, void* w,
-                              void* workspace, const TaskPool& pool) {
-  MatrixWeight(plan, pool.workers, x, y, w, workspace).run(pool);
-}

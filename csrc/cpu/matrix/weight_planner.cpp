@@ -72,16 +72,22 @@ ValidPlaces find_valid(const MatrixWeightPlan& plan, const std::vector<Range> (&
   return valid;
 }
 
+// x's channels, as many as are packed: vectors' in sixteens, rows' as they are.
+int64_t packed_in(const MatrixWeightPlan& plan) {
+  return plan.taps_in_rows ? plan.in_channels : round_up(plan.in_channels, kLanes);
+}
+
 // Of one partial sum.
-int64_t sum_count(const dilconv_problem& p) {
-  return p.kernel[0] * p.kernel[1] * p.groups * round_up(p.in_channels / p.groups, kLanes) *
-         round_up(p.out_channels / p.groups, kLanes);
+int64_t sum_count(const MatrixWeightPlan& plan) {
+  const dilconv_problem& p = *plan.problem;
+  return p.kernel[0] * p.kernel[1] * p.groups * packed_in(plan) *
+         round_up(plan.out_channels, kLanes);
 }
 
 // In bytes, of the largest chunk.
 int64_t packed_bytes(const MatrixWeightPlan& plan, const MatrixShape& shape) {
   const WeightLayout layout = largest_layout(plan, shape);
-  const int64_t in = round_up(std::min(plan.in_channels, kTaskChannels), kLanes);
+  const int64_t in = std::min(packed_in(plan), kTaskChannels);
   const int64_t out = round_up(std::min(plan.out_channels, kTaskChannels), kLanes);
   return 4 * (layout.positions * in + layout.units * layout.unit_pairs * out);
 }
@@ -91,7 +97,7 @@ int64_t packed_bytes(const MatrixWeightPlan& plan, const MatrixShape& shape) {
 void cut_places(MatrixWeightPlan& plan, const MatrixShape& shape) {
   const dilconv_problem& p = *plan.problem;
   const int64_t packed =
-      std::clamp<int64_t>(sum_count(p), p.y_strides[1] == 1 ? 524288 : 1048576, 1572864);
+      std::clamp<int64_t>(sum_count(plan), p.y_strides[1] == 1 ? 524288 : 1048576, 1572864);
   for (WeightAxis& axis : plan.axes) axis.cut = 1;
   for (const int a : {plan.unit_axis, int(kColumn), int(kRow), int(kPhase), int(kBatch)}) {
     WeightAxis& axis = plan.axes[a];
@@ -145,10 +151,12 @@ double estimate(const MatrixWeightPlan& plan, const ValidPlaces& valid, const Ma
       double(plan.unit_axis == kBatch ? divide_up(axes[kBatch].count, kLanes) : axes[kBatch].count);
   double chunks = 1;
   for (const WeightAxis& axis : axes) chunks *= double(axis.count) / double(axis.cut);
-  const double in = double(divide_up(plan.in_channels, kLanes));
+  const double in = double(packed_in(plan)) / kLanes;
   const double out = double(divide_up(plan.out_channels, kLanes));
   const double pairs = double(layout.units * layout.unit_pairs);
   const double taps = double(valid.columns.size() * plan.problem->kernel[0]);
+  // Rows have no places of their own: what is outside the image is multiplied.
+  if (plan.taps_in_rows) units = chunks * pairs / kLanes * taps;
   return units * in * out * unit_time + chunks * kSums * taps * in * out +
          chunks * kPack * (in * double(layout.positions) + out * pairs);
 }
@@ -209,7 +217,7 @@ WeightLayout find_layout(const MatrixWeightPlan& plan, const WeightChunk& chunk,
     if (layout.distances[a] > 0) continue;
     const bool whole_units = a == plan.unit_axis && !plan.joined;
     layout.reads[a] = reads(a, whole_units ? layout.line_units * layout.unit_pairs : sizes[a]);
-    if (a == kRow && a != plan.unit_axis && !plan.joined) {
+    if (a == kRow && a != plan.unit_axis && !plan.joined && !plan.taps_in_rows) {
       if (largest)
         layout.reads[a] = std::min(layout.reads[a], rows_inside(plan, chunk));
       else
@@ -242,8 +250,10 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const M
                                             std::max<int64_t>(1, p.out_size[0]))
                       : 1;
   double least_cost = -1;
-  const auto consider = [&](int64_t phase_count, int paired, int unit_axis, bool joined) {
+  const auto consider = [&](int64_t phase_count, int paired, int unit_axis, bool joined,
+                            bool taps_in_rows) {
     MatrixWeightPlan candidate = plan;
+    candidate.taps_in_rows = taps_in_rows;
     set_places(candidate, phase_count);
     const WeightAxis(&axes)[kWeightAxes] = candidate.axes;
     const bool last = paired == kColumn;  // one axis must be
@@ -265,14 +275,21 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const M
     rows_ = std::move(valid.rows);
     columns_ = std::move(valid.columns);
   };
+  // Whether y fills vectors better than x, as far as registers have them and not tiles.
+  const bool vectors =
+      shape.row_unit == 1 && plan.in_channels * divide_up(plan.out_channels, kLanes) <
+                                 plan.out_channels * divide_up(plan.in_channels, kLanes);
   // Dense rows of pixels are read as such.
   const bool dense = p.y_strides[1] != 1;
   for (const int64_t phase_count : {int64_t(1), phases}) {
     for (const int paired : {kColumn, kBatch, kPhase, kRow}) {
-      for (const bool joined : {false, true}) consider(phase_count, paired, kColumn, joined);
+      for (const bool joined : {false, true}) {
+        consider(phase_count, paired, kColumn, joined, false);
+        if (vectors) consider(phase_count, paired, kColumn, joined, true);
+      }
       if (dense) continue;
-      consider(phase_count, paired, kBatch, false);
-      consider(phase_count, paired, kRow, false);
+      consider(phase_count, paired, kBatch, false, false);
+      consider(phase_count, paired, kRow, false, false);
     }
     if (phases == 1) break;
   }
@@ -280,9 +297,9 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const M
   plan.columns = columns_.data();
   int64_t chunks = 1;
   for (const WeightAxis& axis : plan.axes) chunks *= axis.chunks;
-  const int64_t sums = std::max<int64_t>(1, sum_count(p));
-  const int64_t tasks = p.groups * divide_up(plan.in_channels, kTaskChannels) *
-                        divide_up(plan.out_channels, kTaskChannels);
+  const int64_t sums = std::max<int64_t>(1, sum_count(plan));
+  const int64_t tasks = p.groups * divide_up(plan.out_channels, kTaskChannels) *
+                        (plan.taps_in_rows ? 1 : divide_up(plan.in_channels, kTaskChannels));
   plan.splits = std::clamp<int64_t>(kTasks / std::max<int64_t>(1, tasks), 1,
                                     std::max<int64_t>(1, std::min(chunks, kPartialSums / sums)));
 }
