@@ -18,7 +18,8 @@ RESNEXT = Problem("resnext", 1, 32, 32, (14, 14), (3, 3), padding=(1,) * 4, grou
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_it_is_preferred_for_groups_of_four(dtype: torch.dtype, op: str, isa: str) -> None:
     call = make_call(op, RESNEXT, make_tensors(RESNEXT, dtype))
-    assert call.selected(isa) == "grouped"
+    native = isa == "avx512_bf16" and dtype == torch.bfloat16 and op != "conv2d_grad_weight"
+    assert call.selected(isa) == ("matrix" if native else "grouped")
     assert call.map(channels_last).selected(isa) == "grouped"
 
 

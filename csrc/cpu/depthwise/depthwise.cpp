@@ -5,6 +5,7 @@
 
 #include "../direct/planner.h"
 #include "../kernels.h"
+#include "../matrix/planner.h"
 #include "../tasks.h"
 
 namespace dilconv {
@@ -204,13 +205,14 @@ const char* declines_groups(const ConvProblem& p, int isa) {
   if (p.op == DILCONV_GRAD_WEIGHT) return nullptr;
   const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
   const bool channels_last = p.x_strides[1] == 1 && p.y_strides[1] == 1;
-  const bool matrix = p.dtype == DILCONV_BFLOAT16 && matrix_for(isa);
+  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(isa) : nullptr;
   if (channels_last) {
     constexpr int64_t kLargeGroup = 8;
     return matrix && p.in_channels / p.groups >= kLargeGroup
                ? "native products of bfloat16 are faster"
                : nullptr;
   }
+  if (matrix && has_planes(p, matrix->shape)) return "native products of bfloat16 are faster";
   const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
   const bool empty_lanes = 4 * p.in_channels < 3 * round_up(p.in_channels, lanes);
   return !matrix && (one_tap || empty_lanes)

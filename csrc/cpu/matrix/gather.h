@@ -207,10 +207,13 @@ class MatrixGather {
     const OperandLayout layout = {lines.rows, lines.axes[2].read, kShape.step,
                                   pitch,      2 * pitch,          2 * kSquareLanes};
     const Cut tiles(set.units, kRowUnits);
-    for (int64_t t = 0; t < tiles.parts; ++t)
-      pair_tile<To>(int(tiles.size(t)), vectors)(scratch.read + set.first + tiles.begin(t), layout,
-                                                 weights_.at(set.group, set.tile), scratch.pieces,
-                                                 count, to.after(tiles.begin(t) * lines.rows));
+    const BFloat16* weights = weights_.at(set.group, set.tile);
+    for (int64_t t = 0, first = 0, next; t < tiles.parts; ++t, first = next) {
+      next = tiles.begin(t + 1);
+      pair_tile<To>(int(next - first), vectors)(scratch.read + set.first + first, layout, weights,
+                                                scratch.pieces, count,
+                                                to.after(first * lines.rows));
+    }
   }
 
   // The last chunk's, which make the sums complete. Rows that are one pixel each are written as
@@ -281,13 +284,3 @@ class MatrixGather {
   char* workers_;
   int64_t worker_bytes_, bytes_, splits_ = 1;
 };
-
-inline size_t matrix_gather_workspace(const MatrixGatherPlan& plan, int workers) {
-  return MatrixGather(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr).workspace_bytes();
-}
-
-inline void run_matrix_gather(const MatrixGatherPlan& plan, const void* read, const void* weight,
-                              const void* bias, void* written, void* workspace,
-                              const TaskPool& pool) {
-  MatrixGather(plan, pool.workers, read, weight, bias, written, workspace).run(pool);
-}

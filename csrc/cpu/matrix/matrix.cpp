@@ -22,8 +22,10 @@ const char* declines(const ConvProblem& p, int isa) {
   const int64_t width = p.op == DILCONV_GRAD_INPUT ? p.in_size[1] : p.out_size[1];
   const MatrixFunctions* matrix = matrix_for(isa);
   const bool tiles = matrix && matrix->shape.row_unit > 1;
-  const bool pixels = dense && ((read <= kFewRead && width >= kLongRow) ||
-                                (written <= kFewRead && width >= 2 * kLongRow && !tiles));
+  const bool planes = matrix && has_planes(p, matrix->shape);
+  const bool pixels = dense && !planes &&
+                      ((read <= kFewRead && width >= kLongRow) ||
+                       (written <= kFewRead && width >= 2 * kLongRow && !tiles));
   const bool inputs = out <= (tiles ? 2 : 1) && in >= kManyInputs;
   const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
   const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;

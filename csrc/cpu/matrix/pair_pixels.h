@@ -24,15 +24,17 @@ struct PairRun {
   Sixteen sixteen(int64_t i) const {
     Sixteen s;
     for (int m = 0; m < 2; ++m)
-      s.at[m] = from[m] + i * stride, s.first[m] = most(0, begin[m] - i),
+      s.at[m] = from[m] + i * stride, s.first[m] = least(16, most(0, begin[m] - i)),
       s.last[m] = most(s.first[m], least(16, end[m] - i));
     s.neighbours = stride == 2 && s.at[1] == s.at[0] + 1 && s.first[0] + s.first[1] == 0 &&
                    s.last[0] + s.last[1] == 32;
     return s;
   }
 
-  // Those pairs of a lane, side by side.
+  // Those pairs of a lane, side by side. Lanes are far from each other: what comes next is fetched.
   Products pairs(const Sixteen& s, int64_t lane_offset) const {
+    constexpr int64_t kAhead = 192;
+    for (int m = 0; m < 2; ++m) __builtin_prefetch(s.at[m] + lane_offset + kAhead);
     if (s.neighbours) return load_products(s.at[0] + lane_offset, kSquareProducts);
     return make_pairs<0>(pixels(s.at[0] + lane_offset, s.first[0], s.last[0]),
                          pixels(s.at[1] + lane_offset, s.first[1], s.last[1]));

@@ -3,7 +3,7 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr MatrixShape kShape = {2, 1, 0, 1, 100, 4608, 2.4};
+constexpr MatrixShape kShape = {2, 1, 0, 1, 400, 4608, 2.4};
 constexpr int kRowUnits = 8;       // in a register tile
 constexpr int kTileVectors = 3;    // in a register tile
 constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together
@@ -34,6 +34,11 @@ inline void keep(const WrittenRows& to, int row, int column, Vector<float> total
   if (to.before.add) total += load(to.before.first + row * to.before.pitch + column);
   round_vector(to.rows[row] + to.channel + column, 1, total + load(to.bias + column),
                least(kLanes<float>, to.channels - column));
+}
+
+inline void keep(const WrittenPlanes& to, int row, int column, Vector<float> total) {
+  round_vector(to.first + row * to.stride + column, 1, total + to.bias[row],
+               least(kLanes<float>, to.pixels - column));
 }
 
 template <int R, int V, class To>

@@ -16,6 +16,21 @@ struct MatrixShape {
   double speed;        // how many times as fast its products are as those of float32, about
 };
 
+// conv2d and grad_input as planes.h does them.
+struct MatrixPlanesPlan {
+  GatherPlan tensors;  // with one region: all that is written, and every tap
+  int64_t pairs;       // of a group's read channels
+  // Of the copy of two channels: positions that lie a step of written ones apart are of one phase,
+  // and neighbours.
+  int64_t phases[2];
+  int64_t size[2];      // rows and columns of a phase
+  int64_t before[2];    // zeros above and to the left of the image
+  int64_t plane;        // pairs, from one pair of channels to the next
+  int64_t lines, line;  // how many there are of written positions, and how long they are
+  int64_t written_columns;
+  bool lines_dense;  // written rows in a line follow each other, as in the copy
+};
+
 // conv2d and grad_input: `tensors` is the problem as it lies, `products` as register tiles see it:
 // they read pixels whose channels are dense and in whole steps, and no tap reads outside. That is
 // the tensor itself, or a copy of some samples with zeros around them.
@@ -31,6 +46,9 @@ struct MatrixGatherPlan {
   // Groups of few channels that are multiplied as one, with weights of zero between them; `tensors`
   // and `products` count them as one.
   int64_t joined_groups;
+  // Whether written pixels are in vectors: planes.h then, and nothing of the rest.
+  bool in_planes;
+  MatrixPlanesPlan planes;
   int64_t chunk_channels;  // of products' read channels: the summation is cut here
   int64_t block_units;     // units of rows in a task
 };

@@ -7,6 +7,7 @@ namespace dilconv {
 namespace {
 
 constexpr int64_t kLanes = 16;
+constexpr int64_t kCopyBytes = 1048576;  // so many samples at a time that they stay in the cache
 
 // Whether all kernel columns' channels side by side take half as many products as each column's in
 // whole steps, or fewer. Those of a strided grad_input differ from column to column.
@@ -66,7 +67,6 @@ void set_fold(MatrixGatherPlan& plan, const ConvProblem& p) {
 
 // What the products see, given the regions: the tensor itself if that will do.
 void set_products(MatrixGatherPlan& plan, const MatrixShape& shape) {
-  constexpr int64_t kCopyBytes = 1048576;  // so many samples at a time that they stay in the cache
   GatherPlan& q = plan.products;
   const GatherPlan& t = plan.tensors;
   const Range h = reach(q, 0), w = reach(q, 1);
@@ -128,6 +128,24 @@ double estimate(const MatrixGatherPlan& plan, const MatrixShape& shape) {
   return (steps + (plan.copied ? copied : 0)) / double(q.samples);
 }
 
+// How long planes.h takes for a sample, about: in multiply-adds of vectors.
+double estimate(const MatrixPlanesPlan& plan) {
+  constexpr double kTileCost = 40, kRowCost = 4, kPartedCost = 3, kCopyCost = 8, kWeightCost = 2;
+  constexpr int64_t kRows = 8, kVectors = 3, kLatency = 6;
+  const GatherPlan& q = plan.tensors;
+  const int64_t taps = q.kernel[0] * q.kernel[1];
+  const int64_t vectors = plan.lines * divide_up(plan.line, kLanes);
+  const int64_t rows = std::min(q.written_channels, kRows);
+  const double busy = std::max(1.0, double(kLatency) / double(rows * kVectors));
+  const double parted = plan.lines_dense || plan.lines > 1 ? 0 : kPartedCost;
+  const double row = double(taps * plan.pairs) * busy + kRowCost + parted;
+  const double tiles = double(vectors) / kVectors * double(divide_up(q.written_channels, kRows));
+  const double weights = double(q.written_channels * q.read_channels * taps);
+  return double(q.groups) * (double(vectors * q.written_channels) * row + tiles * kTileCost +
+                             double(plan.pairs * divide_up(plan.plane, kLanes)) * kCopyCost +
+                             weights * kWeightCost / double(q.batch));
+}
+
 }  // namespace
 
 PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_t samples,
@@ -158,6 +176,14 @@ PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_
   return best;
 }
 
+bool has_planes(const ConvProblem& p, const MatrixShape& shape) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
+  return shape.row_unit == 1 && p.x_strides[3] == 1 && p.y_strides[3] == 1 &&
+         (forward || (p.op == DILCONV_GRAD_INPUT && p.stride[0] == 1 && p.stride[1] == 1)) &&
+         round_up(read, 2) * p.kernel[0] * p.kernel[1] <= shape.read_depth;
+}
+
 int64_t groups_to_join(const ConvProblem& p, const MatrixShape& shape) {
   int64_t best = 1;
   if (shape.row_unit == 1) return best;
@@ -174,6 +200,8 @@ bool joins_well(const ConvProblem& p, const MatrixShape& shape) {
 }
 
 OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape) {
+  plan = {};
+  plan = {};
   constexpr int64_t kBlockRows = 1024, kBlockBytes = 524288;  // of a task
   ConvProblem p = problem;
   plan.joined_groups = groups_to_join(p, shape);
@@ -206,6 +234,54 @@ OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const M
   const int64_t rows =
       std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, 2 * depth), 8 * kLanes, kBlockRows);
   plan.block_units = rows / shape.row_unit;
+  if (has_planes(problem, shape)) consider_planes(problem, shape, least_cost * double(p.groups));
+}
+
+// Takes planes.h instead if it can run the problem and takes less.
+void OwnedMatrixGatherPlan::consider_planes(const ConvProblem& problem, const MatrixShape& shape,
+                                            double cost) {
+  const ConvProblem p = flattened(problem);
+  MatrixPlanesPlan planes = {};
+  GatherPlan& t = planes.tensors;
+  set_roles(t, p);
+  const int64_t taps = t.kernel[0] * t.kernel[1];
+  planes.pairs = divide_up(t.read_channels, 2);
+  if (planes.pairs * taps == 0) return;
+  OwnedRegions whole = whole_regions(p);
+  if (whole.size() != 1) return;
+  const Region& region = *whole.data();
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t (&written)[2] = forward ? p.out_size : p.in_size;
+  for (int axis = 0; axis < 2; ++axis) {
+    const Span& span = axis == 0 ? region.h : region.w;
+    if (span.step != 1 || span.count != written[axis] || span.tap_count != t.kernel[axis]) return;
+    Range all = {span.taps[0].origin, span.taps[0].origin};
+    for (int64_t k = 0; k < span.tap_count; ++k)
+      all = {std::min(all.begin, span.taps[k].origin), std::max(all.end, span.taps[k].origin)};
+    planes.before[axis] = -all.begin;
+    planes.phases[axis] = span.read_step;
+    planes.size[axis] = divide_up(all.end - all.begin + 1, span.read_step) + span.count - 1;
+  }
+  const int64_t positions = planes.phases[0] * planes.phases[1] * planes.size[0] * planes.size[1];
+  constexpr int64_t kLine = 16;  // pairs; planes an odd number of cache lines apart
+  planes.plane = (divide_up(positions, kLine) | 1) * kLine;
+  planes.written_columns = written[1];
+  planes.lines_dense =
+      planes.size[1] == written[1] && t.written_strides[2] == written[1] * t.written_strides[3];
+  t.regions = &region;
+  t.region_count = 1;
+  const int64_t sample_bytes = 4 * t.groups * planes.pairs * planes.plane;
+  t.samples = std::min(t.batch, std::max<int64_t>(1, kCopyBytes / sample_bytes));
+  for (const bool joined : {true, false}) {
+    planes.lines = joined ? 1 : written[0];
+    planes.line = joined ? (written[0] - 1) * planes.size[1] + written[1] : written[1];
+    const double took = estimate(planes);
+    if (took >= cost) continue;
+    cost = took;
+    plan.in_planes = true;
+    plan.planes = planes;
+  }
+  whole_ = std::move(whole);
 }
 
 }  // namespace dilconv

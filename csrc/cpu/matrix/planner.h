@@ -16,6 +16,9 @@ int64_t groups_to_join(const ConvProblem& problem, const MatrixShape& shape);
 // counts.
 bool joins_well(const ConvProblem& problem, const MatrixShape& shape);
 
+// Whether planes.h can run a problem, which may have no taps that reach the image.
+bool has_planes(const ConvProblem& problem, const MatrixShape& shape);
+
 class OwnedMatrixGatherPlan {
  public:
   OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape);
@@ -24,7 +27,9 @@ class OwnedMatrixGatherPlan {
   MatrixGatherPlan plan;
 
  private:
-  OwnedRegions regions_;
+  void consider_planes(const ConvProblem& problem, const MatrixShape& shape, double cost);
+
+  OwnedRegions regions_, whole_;
 };
 
 class OwnedMatrixWeightPlan {

@@ -41,6 +41,14 @@ struct WrittenRows {
   }
 };
 
+// Planes of pixels: complete sums, rounded, are some that follow each other in each row's.
+struct WrittenPlanes {
+  BFloat16* first;
+  int64_t stride;     // from a row's plane to the next one's
+  int64_t pixels;     // of all columns, so many
+  const float* bias;  // of each row
+};
+
 // to[row][column] (+)= sum of the rows' products with the vectors'. `units` says where each unit's
 // first row starts; their sums follow each other.
 template <class To>

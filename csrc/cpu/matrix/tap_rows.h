@@ -17,8 +17,7 @@ class TapRowsWeight {
         largest_(largest_layout(plan, kShape)),
         pixels_(plan, x, y),
         w_(static_cast<BFloat16*>(w)),
-        blocks_((plan.out_channels + kSquareLanes - 1) / kSquareLanes,
-                kTaskChannels / kSquareLanes) {
+        blocks_(blocks(plan, workers)) {
     Arena arena(workspace);
     sums_ = arena.take<float>(problem_.groups * plan.splits * rows_ * columns());
     worker_bytes_ = Scratch(nullptr, *this).bytes;
@@ -65,6 +64,17 @@ class TapRowsWeight {
     int64_t* ends;  // of each part's pieces
     int64_t bytes;
   };
+
+  // y's channels in blocks of 16, cut into tasks: finer than they need be where that keeps workers
+  // busy.
+  static Cut blocks(const MatrixWeightPlan& plan, int workers) {
+    const int64_t total = (plan.out_channels + kSquareLanes - 1) / kSquareLanes;
+    const int64_t others = plan.problem->groups * plan.splits;
+    const int64_t wanted = workers == 1 ? 1 : 2 * workers;
+    int64_t largest = kTaskChannels / kSquareLanes;
+    while (largest > 1 && others * Cut(total, largest).parts < wanted) largest = (largest + 1) / 2;
+    return Cut(total, largest);
+  }
 
   int64_t columns() const { return blocks_.total * kSquareLanes; }
   static int64_t pairs(const WeightLayout& layout) { return layout.units * layout.unit_pairs; }

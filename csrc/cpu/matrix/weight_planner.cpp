@@ -126,8 +126,9 @@ int64_t units_with(const Range& range) {
 
 // The time that the plan takes, about: in products of a tile.
 double estimate(const MatrixWeightPlan& plan, const ValidPlaces& valid, const MatrixShape& shape) {
-  constexpr double kPack = 0.5;  // of 16 channels of a pair
-  constexpr double kSums = 8;    // of 16 by 16 channels, for a tap and chunk
+  // To pack 16 channels of a pair, and of neighbours whose channels are planes.
+  constexpr double kPack = 0.5, kPackNeighbours = 0.25;
+  constexpr double kSums = 8;  // of 16 by 16 channels, for a tap and chunk
   const double unit_time = shape.row_unit > 1 ? 1 : 8;
   const WeightAxis(&axes)[kWeightAxes] = plan.axes;
   const WeightLayout layout = largest_layout(plan, shape);
@@ -155,10 +156,14 @@ double estimate(const MatrixWeightPlan& plan, const ValidPlaces& valid, const Ma
   const double out = double(divide_up(plan.out_channels, kLanes));
   const double pairs = double(layout.units * layout.unit_pairs);
   const double taps = double(valid.columns.size() * plan.problem->kernel[0]);
+  const WeightAxis& column = axes[kColumn];
+  const bool neighbours = plan.problem->y_strides[1] != 1 && plan.unit_axis == kColumn &&
+                          column.partner == 1 && column.input_partner == 1;
+  const double pack = neighbours ? kPackNeighbours : kPack;
   // Rows have no places of their own: what is outside the image is multiplied.
   if (plan.taps_in_rows) units = chunks * pairs / kLanes * taps;
   return units * in * out * unit_time + chunks * kSums * taps * in * out +
-         chunks * kPack * (in * double(layout.positions) + out * pairs);
+         chunks * pack * (in * double(layout.positions) + out * pairs);
 }
 
 // Leaves out the rows that are outside the image for every phase: no valid tap reads them.

@@ -16,6 +16,7 @@
 
 #define DILCONV_MATRIX_FUNCTIONS kMatrixAvx512Bf16
 #define DILCONV_REGISTER_TILE "../matrix/pair_vectors.h"
+#define DILCONV_SINGLE_ROWS
 namespace {
 constexpr int kVectorBytes = 64;
 }  // namespace
