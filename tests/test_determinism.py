@@ -26,6 +26,7 @@ BUSY = [
     Problem("busy_one_sample", 1, 8, 16, (30, 25), (3, 3), padding=(4, 4, 4, 4), dilation=(4, 4)),
     Problem("busy_depthwise", 3, 24, 24, (23, 20), (3, 3), padding=(1, 1, 1, 1), groups=24),
     Problem("busy_1x1", 5, 40, 33, (11, 10), (1, 1)),
+    Problem("busy_even_kernel", 2, 1, 23, (35, 20), (5, 4)),
     Problem("busy_1d", 2, 8, 16, (701,), (3,), (1, 1), (0, 0, 8, 8), (1, 8)),
     Problem("busy_strided", 4, 12, 20, (21, 20), (3, 3), stride=(2, 2), padding=(1, 1, 1, 1)),
 ]

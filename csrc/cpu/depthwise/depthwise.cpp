@@ -212,7 +212,10 @@ const char* declines_groups(const ConvProblem& p, int isa) {
                ? "native products of bfloat16 are faster"
                : nullptr;
   }
-  if (matrix && has_planes(p, matrix->shape)) return "native products of bfloat16 are faster";
+  constexpr int64_t kSmallPlane = 144;  // a tile has 48 of its pixels
+  if (matrix && has_planes(p, matrix->shape) && mostly_inside(p) &&
+      p.out_size[0] * p.out_size[1] > kSmallPlane)
+    return "native products of bfloat16 are faster";
   const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
   const bool empty_lanes = 4 * p.in_channels < 3 * round_up(p.in_channels, lanes);
   return !matrix && (one_tap || empty_lanes)

@@ -111,13 +111,6 @@ class PixelCopy {
     return all.begin < all.end ? all : Range{0, 0};
   }
 
-  static void copy_products(BFloat16* to, const BFloat16* from, int64_t count) {
-    for (; count > kSquareProducts;
-         count -= kSquareProducts, to += kSquareProducts, from += kSquareProducts)
-      store_products(to, load_products(from, kSquareProducts), kSquareProducts);
-    store_products(to, load_products(from, count), count);
-  }
-
   const MatrixGatherPlan& p_;
   const GatherPlan& from_;
   const GatherPlan& to_;

@@ -15,21 +15,23 @@ const char* refuses(const ConvProblem& problem, int isa) {
 // contiguous rows, or input channels for grad_weight. Tiles are so fast that few written channels
 // do not matter.
 const char* declines(const ConvProblem& p, int isa) {
-  constexpr int64_t kFewRead = 3, kLongRow = 32, kManyInputs = 16, kFewProducts = 320;
+  constexpr int64_t kFewRead = 3, kLongRow = 32, kManyInputs = 16, kFewProducts = 320,
+                    kFewInputs = 7;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const bool forward = p.op == DILCONV_CONV2D, dense = p.x_strides[3] == 1 && p.y_strides[3] == 1;
   const int64_t read = forward ? in : out, written = forward ? out : in;
   const int64_t width = p.op == DILCONV_GRAD_INPUT ? p.in_size[1] : p.out_size[1];
   const MatrixFunctions* matrix = matrix_for(isa);
   const bool tiles = matrix && matrix->shape.row_unit > 1;
-  const bool planes = matrix && has_planes(p, matrix->shape);
+  const bool planes = matrix && has_planes(p, matrix->shape) && mostly_inside(p);
   const bool pixels = dense && !planes &&
                       ((read <= kFewRead && width >= kLongRow) ||
                        (written <= kFewRead && width >= 2 * kLongRow && !tiles));
   const bool inputs = out <= (tiles ? 2 : 1) && in >= kManyInputs;
   const bool gradient = p.op == DILCONV_GRAD_WEIGHT;
   const bool better = (gradient ? inputs : pixels) && p.stride[0] == 1 && p.stride[1] == 1;
-  const bool empty = gradient && !tiles && in == 1 && out == 1;
+  const bool empty =
+      gradient && !tiles && (in * out == 1 || (in < kFewInputs && !mostly_inside(p)));
   // Few channels are copied as a whole step, which takes longer than so few products do.
   const bool little = !gradient && tiles && dense && 2 * read <= matrix->shape.step &&
                       p.kernel[0] * p.kernel[1] * read * written <= kFewProducts;

@@ -24,7 +24,7 @@ struct MatrixPlanesPlan {
   // and neighbours.
   int64_t phases[2];
   int64_t size[2];      // rows and columns of a phase
-  int64_t before[2];    // zeros above and to the left of the image
+  int64_t before[2];    // zeros above and to the left of the image; negative where it is cropped
   int64_t plane;        // pairs, from one pair of channels to the next
   int64_t lines, line;  // how many there are of written positions, and how long they are
   int64_t written_columns;

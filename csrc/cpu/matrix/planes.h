@@ -246,16 +246,9 @@ class MatrixPlanes {
     for (int64_t done = 0; done < tile.count; to += p_.written_strides[2]) {
       const int64_t count = least(tile.count - done, plan_.written_columns - column);
       for (int64_t r = 0; r < rows.count && count > 0; ++r)
-        copy_pixels(to + r * p_.written_strides[1] + column, from + r * kTileWidth + done, count);
+        copy_products(to + r * p_.written_strides[1] + column, from + r * kTileWidth + done, count);
       done += plan_.size[1] - column;
       column = 0;
-    }
-  }
-
-  static void copy_pixels(BFloat16* to, const BFloat16* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += kSquareProducts) {
-      const int64_t some = least(kSquareProducts, count - i);
-      store_products(to + i, load_products(from + i, some), some);
     }
   }
 

@@ -130,7 +130,9 @@ double estimate(const MatrixGatherPlan& plan, const MatrixShape& shape) {
 
 // How long planes.h takes for a sample, about: in multiply-adds of vectors.
 double estimate(const MatrixPlanesPlan& plan) {
-  constexpr double kTileCost = 40, kRowCost = 4, kPartedCost = 3, kCopyCost = 8, kWeightCost = 2;
+  // Weights are packed once for all samples; how many these are must not matter, as sums may be
+  // paired otherwise than in gather.h.
+  constexpr double kTileCost = 40, kRowCost = 4, kPartedCost = 3, kCopyCost = 8, kWeightCost = 0.5;
   constexpr int64_t kRows = 8, kVectors = 3, kLatency = 6;
   const GatherPlan& q = plan.tensors;
   const int64_t taps = q.kernel[0] * q.kernel[1];
@@ -141,9 +143,9 @@ double estimate(const MatrixPlanesPlan& plan) {
   const double row = double(taps * plan.pairs) * busy + kRowCost + parted;
   const double tiles = double(vectors) / kVectors * double(divide_up(q.written_channels, kRows));
   const double weights = double(q.written_channels * q.read_channels * taps);
-  return double(q.groups) * (double(vectors * q.written_channels) * row + tiles * kTileCost +
-                             double(plan.pairs * divide_up(plan.plane, kLanes)) * kCopyCost +
-                             weights * kWeightCost / double(q.batch));
+  return double(q.groups) *
+         (double(vectors * q.written_channels) * row + tiles * kTileCost +
+          double(plan.pairs * divide_up(plan.plane, kLanes)) * kCopyCost + weights * kWeightCost);
 }
 
 }  // namespace
@@ -176,6 +178,13 @@ PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_
   return best;
 }
 
+bool mostly_inside(const ConvProblem& p) {
+  for (int axis = 0; axis < 2; ++axis)
+    if (2 * (p.kernel[axis] - 1) * p.dilation[axis] > p.in_size[axis] + p.pad_before[axis])
+      return false;
+  return true;
+}
+
 bool has_planes(const ConvProblem& p, const MatrixShape& shape) {
   const bool forward = p.op == DILCONV_CONV2D;
   const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
@@ -200,7 +209,6 @@ bool joins_well(const ConvProblem& p, const MatrixShape& shape) {
 }
 
 OwnedMatrixGatherPlan::OwnedMatrixGatherPlan(const ConvProblem& problem, const MatrixShape& shape) {
-  plan = {};
   plan = {};
   constexpr int64_t kBlockRows = 1024, kBlockBytes = 524288;  // of a task
   ConvProblem p = problem;
@@ -244,9 +252,7 @@ void OwnedMatrixGatherPlan::consider_planes(const ConvProblem& problem, const Ma
   MatrixPlanesPlan planes = {};
   GatherPlan& t = planes.tensors;
   set_roles(t, p);
-  const int64_t taps = t.kernel[0] * t.kernel[1];
   planes.pairs = divide_up(t.read_channels, 2);
-  if (planes.pairs * taps == 0) return;
   OwnedRegions whole = whole_regions(p);
   if (whole.size() != 1) return;
   const Region& region = *whole.data();
@@ -259,10 +265,15 @@ void OwnedMatrixGatherPlan::consider_planes(const ConvProblem& problem, const Ma
     for (int64_t k = 0; k < span.tap_count; ++k)
       all = {std::min(all.begin, span.taps[k].origin), std::max(all.end, span.taps[k].origin)};
     planes.before[axis] = -all.begin;
-    planes.phases[axis] = span.read_step;
-    planes.size[axis] = divide_up(all.end - all.begin + 1, span.read_step) + span.count - 1;
+    planes.phases[axis] = span.count > 1 ? span.read_step : 1;
+    planes.size[axis] = divide_up(all.end - all.begin + 1, planes.phases[axis]) + span.count - 1;
   }
-  const int64_t positions = planes.phases[0] * planes.phases[1] * planes.size[0] * planes.size[1];
+  double extent = 1;
+  for (int axis = 0; axis < 2; ++axis)
+    extent *= double(planes.phases[axis]) * double(planes.size[axis]);
+  constexpr double kMostPositions = 1 << 28;
+  if (extent > kMostPositions) return;
+  const int64_t positions = int64_t(extent);
   constexpr int64_t kLine = 16;  // pairs; planes an odd number of cache lines apart
   planes.plane = (divide_up(positions, kLine) | 1) * kLine;
   planes.written_columns = written[1];

@@ -16,7 +16,10 @@ int64_t groups_to_join(const ConvProblem& problem, const MatrixShape& shape);
 // counts.
 bool joins_well(const ConvProblem& problem, const MatrixShape& shape);
 
-// Whether planes.h can run a problem, which may have no taps that reach the image.
+// Whether kernels are small beside the image: else most of what their taps read may be padding.
+bool mostly_inside(const ConvProblem& problem);
+
+// Whether planes.h can run the problem.
 bool has_planes(const ConvProblem& problem, const MatrixShape& shape);
 
 class OwnedMatrixGatherPlan {
@@ -31,6 +34,9 @@ class OwnedMatrixGatherPlan {
 
   OwnedRegions regions_, whole_;
 };
+
+// Whether tap_rows.h may run a grad_weight, and fills vectors better than weight.h.
+bool has_tap_rows(const ConvProblem& problem, const MatrixShape& shape);
 
 class OwnedMatrixWeightPlan {
  public:

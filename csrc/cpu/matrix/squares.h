@@ -131,6 +131,13 @@ inline void load_square(const SquareSource& s, Pairs (&square)[kSquareLanes]) {
   }
 }
 
+inline void copy_products(BFloat16* to, const BFloat16* from, int64_t count) {
+  for (; count > kSquareProducts;
+       count -= kSquareProducts, to += kSquareProducts, from += kSquareProducts)
+    store_products(to, load_products(from, kSquareProducts), kSquareProducts);
+  store_products(to, load_products(from, count), count);
+}
+
 inline void clear_products(BFloat16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i].bits = 0;
 }

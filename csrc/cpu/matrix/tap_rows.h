@@ -1,6 +1,7 @@
-// grad_weight where x has few channels: these would leave most of weight.h's vectors empty. So y's
-// are in vectors here, and the rows of a register tile are x's channels as any taps read them,
-// from one packed line of pairs per channel. What is outside the image is zero.
+// grad_weight where y's channels fill vectors better than x's, which are few mostly: they would
+// leave much of weight.h's vectors empty. So y's are in vectors here, and the rows of a register
+// tile are x's channels as any taps read them, from one packed line of pairs per channel. What is
+// outside the image is zero.
 //
 // The summation is cut into chunks and partial sums as in weight.h; a task owns some of y's
 // channels in one partial sum.

@@ -58,8 +58,8 @@ class MatrixWeight {
     Scratch(char* base, const MatrixWeight& g) {
       const Parts parts(g.largest_);
       Arena arena(base);
-      x = arena.take<BFloat16>(g.largest_block(g.in_blocks_) * g.largest_.positions * kPosition);
-      y = arena.take<BFloat16>(g.largest_block(g.out_blocks_) * g.block_elements(g.largest_));
+      x = arena.take<BFloat16>(g.in_blocks_.largest() * g.largest_.positions * kPosition);
+      y = arena.take<BFloat16>(g.out_blocks_.largest() * g.block_elements(g.largest_));
       lines = arena.take<Line>(g.largest_.lines);
       pieces = arena.take<Piece>(g.taps_ * g.largest_.lines * parts.units.parts);
       ends = arena.take<int64_t>(g.taps_ * parts.count());
@@ -94,8 +94,6 @@ class MatrixWeight {
       largest = least(largest, most(2, (total + 2 * parts - 1) / (2 * parts)));
     return Cut(total, largest);
   }
-
-  static int64_t largest_block(const Cut& cut) { return (cut.total + cut.parts - 1) / cut.parts; }
 
   float* partial_sums(int64_t group, int64_t split, int64_t tap) const {
     return sums_ + ((group * p_.splits + split) * taps_ + tap) * rows_ * columns_;

@@ -241,6 +241,12 @@ WeightLayout largest_layout(const MatrixWeightPlan& plan, const MatrixShape& sha
   return find_layout(plan, chunk, shape, true);
 }
 
+bool has_tap_rows(const ConvProblem& p, const MatrixShape& shape) {
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  return shape.row_unit == 1 && in <= kTaskChannels && mostly_inside(p) &&
+         in * divide_up(out, kLanes) < out * divide_up(in, kLanes);
+}
+
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const MatrixShape& shape)
     : problem_(flattened(problem)) {
   const ConvProblem& p = problem_;
@@ -280,17 +286,14 @@ OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const M
     rows_ = std::move(valid.rows);
     columns_ = std::move(valid.columns);
   };
-  // Whether y fills vectors better than x, as far as registers have them and not tiles.
-  const bool vectors =
-      shape.row_unit == 1 && plan.in_channels * divide_up(plan.out_channels, kLanes) <
-                                 plan.out_channels * divide_up(plan.in_channels, kLanes);
+  const bool tap_rows = has_tap_rows(p, shape);
   // Dense rows of pixels are read as such.
   const bool dense = p.y_strides[1] != 1;
   for (const int64_t phase_count : {int64_t(1), phases}) {
     for (const int paired : {kColumn, kBatch, kPhase, kRow}) {
       for (const bool joined : {false, true}) {
         consider(phase_count, paired, kColumn, joined, false);
-        if (vectors) consider(phase_count, paired, kColumn, joined, true);
+        if (tap_rows) consider(phase_count, paired, kColumn, joined, true);
       }
       if (dense) continue;
       consider(phase_count, paired, kBatch, false, false);

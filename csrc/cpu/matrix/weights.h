@@ -135,7 +135,7 @@ class PackedWeights {
 
   // Product k of every lane.
   static Pairs element(const Pairs* pairs, int64_t k) {
-    return pairs[k / 2] >> k % 2 * 16 & 0xffff;
+    return pairs[k / 2] >> int(k % 2 * 16) & 0xffff;
   }
 
   void pack_square(const BFloat16* from, int64_t lane_stride, int64_t product_stride, int64_t group,
