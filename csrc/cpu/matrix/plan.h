@@ -20,9 +20,9 @@ struct MatrixShape {
 struct MatrixPlanesPlan {
   GatherPlan tensors;  // with one region: all that is written, and every tap
   int64_t pairs;       // of a group's read channels
-  // Of the copy of two channels: positions that lie a step of written ones apart are of one phase,
-  // and neighbours.
-  int64_t phases[2];
+  // Of the copy of two channels: read positions a step of written ones apart are of one phase, and
+  // neighbours. Phases that no tap reads are left out: the others begin a unit apart.
+  int64_t step[2], unit[2], phases[2];
   int64_t size[2];      // rows and columns of a phase
   int64_t before[2];    // zeros above and to the left of the image; negative where it is cropped
   int64_t plane;        // pairs, from one pair of channels to the next

@@ -118,13 +118,13 @@ class MatrixPlanes {
     for (int64_t h = 0; h < plan_.phases[0]; ++h)
       for (int64_t w = 0; w < plan_.phases[1]; ++w)
         for (int64_t row = 0; row < plan_.size[0]; ++row, to += 2 * plan_.size[1])
-          copy_row(to, from, row * plan_.phases[0] + h - plan_.before[0], w - plan_.before[1],
-                   2 * pair + 1 < p_.read_channels);
+          copy_row(to, from, row * plan_.step[0] + h * plan_.unit[0] - plan_.before[0],
+                   w * plan_.unit[1] - plan_.before[1], 2 * pair + 1 < p_.read_channels);
   }
 
   // Pixels of row h from column w on, a phase apart, of one or two channels.
   void copy_row(BFloat16* to, const BFloat16* from, int64_t h, int64_t w, bool two) const {
-    const int64_t count = plan_.size[1], step = plan_.phases[1], width = p_.read_size[1];
+    const int64_t count = plan_.size[1], step = plan_.step[1], width = p_.read_size[1];
     if (h < 0 || h >= p_.read_size[0]) return clear_products(to, 2 * count);
     PairRun run = {};
     run.stride = step;
@@ -199,11 +199,12 @@ class MatrixPlanes {
       for (int64_t j = 0; j < w.tap_count; ++j) {
         const int64_t row = h.taps[i].origin + plan_.before[0];
         const int64_t column = w.taps[j].origin + plan_.before[1];
-        const int64_t phase = row % plan_.phases[0] * plan_.phases[1] + column % plan_.phases[1];
-        pieces[count++] = {(h.taps[i].kernel * p_.kernel[1] + w.taps[j].kernel) * 2 * plan_.pairs,
-                           (phase * plan_.size[0] + row / plan_.phases[0]) * plan_.size[1] +
-                               column / plan_.phases[1],
-                           plan_.pairs};
+        const int64_t phase = row % plan_.step[0] / plan_.unit[0] * plan_.phases[1] +
+                              column % plan_.step[1] / plan_.unit[1];
+        pieces[count++] = {
+            (h.taps[i].kernel * p_.kernel[1] + w.taps[j].kernel) * 2 * plan_.pairs,
+            (phase * plan_.size[0] + row / plan_.step[0]) * plan_.size[1] + column / plan_.step[1],
+            plan_.pairs};
       }
     return count;
   }

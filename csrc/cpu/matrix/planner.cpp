@@ -1,6 +1,7 @@
 #include "planner.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace dilconv {
@@ -265,8 +266,11 @@ void OwnedMatrixGatherPlan::consider_planes(const ConvProblem& problem, const Ma
     for (int64_t k = 0; k < span.tap_count; ++k)
       all = {std::min(all.begin, span.taps[k].origin), std::max(all.end, span.taps[k].origin)};
     planes.before[axis] = -all.begin;
-    planes.phases[axis] = span.count > 1 ? span.read_step : 1;
-    planes.size[axis] = divide_up(all.end - all.begin + 1, planes.phases[axis]) + span.count - 1;
+    const int64_t step = span.count > 1 ? span.read_step : 1;
+    planes.step[axis] = step;
+    planes.unit[axis] = span.tap_count > 1 ? std::gcd(p.dilation[axis], step) : step;
+    planes.phases[axis] = step / planes.unit[axis];
+    planes.size[axis] = divide_up(all.end - all.begin + 1, step) + span.count - 1;
   }
   double extent = 1;
   for (int axis = 0; axis < 2; ++axis)
