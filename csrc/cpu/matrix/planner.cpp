@@ -189,7 +189,7 @@ bool mostly_inside(const ConvProblem& p) {
 bool has_planes(const ConvProblem& p, const MatrixShape& shape) {
   const bool forward = p.op == DILCONV_CONV2D;
   const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
-  return shape.row_unit == 1 && p.x_strides[3] == 1 && p.y_strides[3] == 1 &&
+  return shape.row_unit == 1 && read > 0 && p.x_strides[3] == 1 && p.y_strides[3] == 1 &&
          (forward || (p.op == DILCONV_GRAD_INPUT && p.stride[0] == 1 && p.stride[1] == 1)) &&
          round_up(read, 2) * p.kernel[0] * p.kernel[1] <= shape.read_depth;
 }
