@@ -33,8 +33,8 @@ class Gather {
     Arena arena(workspace);
     o_.packed = arena.take<T>(plan.groups * o_.blocks.total * unit * o_.depth);
     worker_bytes_ = Scratch(nullptr, plan, part_channels()).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

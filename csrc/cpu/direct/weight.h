@@ -29,8 +29,8 @@ class WeightGradient {
     Arena arena(workspace);
     sums_ = arena.take<T>(problem_.groups * plan.splits * plan.rows * plan.padded_channels);
     worker_bytes_ = scratch_at(nullptr).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

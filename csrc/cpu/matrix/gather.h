@@ -24,8 +24,8 @@ class MatrixGather {
     lines_ = arena.take<PixelLines>(p_.region_count);
     if (plan.copied) copied_ = arena.take<BFloat16>(p_.samples * p_.read_strides[0]);
     worker_bytes_ = Scratch(nullptr, *this).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

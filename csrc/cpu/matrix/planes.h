@@ -29,8 +29,8 @@ class MatrixPlanes {
     // The last line's vectors are read beyond it.
     copied_ = arena.take<BFloat16>(p_.samples * sample_length() + 2 * kTileWidth);
     worker_bytes_ = Scratch(nullptr, *this).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

@@ -22,8 +22,8 @@ class TapRowsWeight {
     Arena arena(workspace);
     sums_ = arena.take<float>(problem_.groups * plan.splits * rows_ * columns());
     worker_bytes_ = Scratch(nullptr, *this).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

@@ -26,8 +26,8 @@ class MatrixWeight {
     Arena arena(workspace);
     sums_ = arena.take<float>(problem_.groups * plan.splits * taps_ * rows_ * columns_);
     worker_bytes_ = Scratch(nullptr, *this).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }

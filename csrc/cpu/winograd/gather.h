@@ -34,8 +34,8 @@ class WinogradGather {
     Arena arena(workspace);
     packed_ = arena.take<T>(packing_.elements(plan.pass_vectors));
     worker_bytes_ = Scratch(nullptr, *this).bytes;
-    workers_ = workspace ? static_cast<char*>(workspace) + arena.used() : nullptr;
-    bytes_ = arena.used() + workers * worker_bytes_;
+    workers_ = arena.take<char>(workers * worker_bytes_);
+    bytes_ = arena.used();
   }
 
   size_t workspace_bytes() const { return size_t(bytes_); }
