@@ -213,8 +213,7 @@ const char* declines_groups(const ConvProblem& p, int isa) {
                : nullptr;
   }
   constexpr int64_t kSmallPlane = 144;  // a tile has 48 of its pixels
-  if (matrix && has_planes(p, matrix->shape) && mostly_inside(p) &&
-      p.out_size[0] * p.out_size[1] > kSmallPlane)
+  if (matrix && fits_planes(p, matrix->shape) && p.out_size[0] * p.out_size[1] > kSmallPlane)
     return "native products of bfloat16 are faster";
   const bool one_tap = p.kernel[0] * p.kernel[1] == 1;
   const bool empty_lanes = 4 * p.in_channels < 3 * round_up(p.in_channels, lanes);

@@ -186,7 +186,7 @@ class MatrixGather {
                              c > 0};
           const Set set = {sets.begin(s), sets.size(s), group, b};
           if (c + 1 == chunks)
-            finish<kShape.row_unit == 1>(lines, set, count, sums, scratch);
+            finish(lines, set, count, sums, scratch);
           else
             multiply(lines, set, count, sums, scratch);
         }
@@ -218,20 +218,19 @@ class MatrixGather {
 
   // The last chunk's, which make the sums complete. Rows that are one pixel each are written as
   // they are multiplied, if their channels lie densely.
-  template <bool pixels>
   void finish(const PixelLines& lines, const Set& set, int count, const Sums& sums,
               const Scratch& scratch) const {
     const int64_t channel = weights_.channels(set.tile);
     const int64_t channels = least(sums.pitch, p_.written_channels - channel);
     const int64_t at = set.group * p_.written_channels + channel;
-    float bias[kTileWidth];
-    for (float& none : bias) none = -0.0f;  // changes nothing that it is added to
-    if (bias_) gather(bias, bias_ + at, 1, channels);
-    if constexpr (pixels)
-      if (p_.written_strides[1] == 1) {
-        const WrittenRows rows = {scratch.written + set.first, at, channels, bias, sums};
-        return multiply(lines, set, count, rows, scratch);
-      }
+    float bias[kTileWidth] = {};
+    load_biases(bias, bias_ ? bias_ + at : nullptr, channels);
+#if defined(DILCONV_SINGLE_ROWS)
+    if (p_.written_strides[1] == 1) {
+      const WrittenRows rows = {scratch.written + set.first, at, channels, bias, sums};
+      return multiply(lines, set, count, rows, scratch);
+    }
+#endif
     multiply(lines, set, count, sums, scratch);
     write(lines, set, sums, at, channels, bias, scratch);
   }

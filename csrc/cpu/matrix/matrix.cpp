@@ -23,7 +23,7 @@ const char* declines(const ConvProblem& p, int isa) {
   const int64_t width = p.op == DILCONV_GRAD_INPUT ? p.in_size[1] : p.out_size[1];
   const MatrixFunctions* matrix = matrix_for(isa);
   const bool tiles = matrix && matrix->shape.row_unit > 1;
-  const bool planes = matrix && has_planes(p, matrix->shape) && mostly_inside(p);
+  const bool planes = matrix && fits_planes(p, matrix->shape);
   const bool pixels = dense && !planes &&
                       ((read <= kFewRead && width >= kLongRow) ||
                        (written <= kFewRead && width >= 2 * kLongRow && !tiles));

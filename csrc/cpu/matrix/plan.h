@@ -27,8 +27,7 @@ struct MatrixPlanesPlan {
   int64_t before[2];    // zeros above and to the left of the image; negative where it is cropped
   int64_t plane;        // pairs, from one pair of channels to the next
   int64_t lines, line;  // how many there are of written positions, and how long they are
-  int64_t written_columns;
-  bool lines_dense;  // written rows in a line follow each other, as in the copy
+  bool lines_dense;     // written rows in a line follow each other, as in the copy
 };
 
 // conv2d and grad_input: `tensors` is the problem as it lies, `products` as register tiles see it:

@@ -215,11 +215,8 @@ class MatrixPlanes {
         : count(g.row_tiles_.size(index)) {
       const int64_t first = group * g.p_.written_channels + g.row_tiles_.begin(index);
       written = g.written_ + sample * g.p_.written_strides[0] + first * g.p_.written_strides[1];
-      for (int64_t r = 0; r < count; ++r) {
-        weights[r] = g.rows_ + (first + r) * g.row_length_;
-        // -0 changes nothing that it is added to.
-        bias[r] = g.bias_ ? widen(g.bias_[first + r]) : -0.0f;
-      }
+      for (int64_t r = 0; r < count; ++r) weights[r] = g.rows_ + (first + r) * g.row_length_;
+      load_biases(bias, g.bias_ ? g.bias_ + first : nullptr, count);
     }
     int64_t count;
     BFloat16* written;  // the first one's plane
@@ -230,7 +227,7 @@ class MatrixPlanes {
   void multiply(const Tile& tile, const BFloat16* vectors, const Rows& rows, int pieces,
                 const Scratch& scratch) const {
     const OperandLayout operands = {1, 0, 2, 2, 2 * plan_.plane, 2 * kSquareLanes};
-    const bool whole = plan_.lines_dense || tile.count <= plan_.written_columns - tile.column;
+    const bool whole = plan_.lines_dense || tile.count <= p_.regions->w.count - tile.column;
     BFloat16* to = rows.written + tile.row * p_.written_strides[2] + tile.column;
     const WrittenPlanes target = {whole ? to : scratch.written,
                                   whole ? p_.written_strides[1] : kTileWidth, tile.count,
@@ -245,7 +242,7 @@ class MatrixPlanes {
     int64_t column = tile.column;
     BFloat16* to = rows.written + tile.row * p_.written_strides[2];
     for (int64_t done = 0; done < tile.count; to += p_.written_strides[2]) {
-      const int64_t count = least(tile.count - done, plan_.written_columns - column);
+      const int64_t count = least(tile.count - done, p_.regions->w.count - column);
       for (int64_t r = 0; r < rows.count && count > 0; ++r)
         copy_products(to + r * p_.written_strides[1] + column, from + r * kTileWidth + done, count);
       done += plan_.size[1] - column;

@@ -149,6 +149,15 @@ double estimate(const MatrixPlanesPlan& plan) {
           double(plan.pairs * divide_up(plan.plane, kLanes)) * kCopyCost + weights * kWeightCost);
 }
 
+// Whether planes.h can run the problem.
+bool has_planes(const ConvProblem& p, const MatrixShape& shape) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
+  return shape.row_unit == 1 && read > 0 && p.x_strides[3] == 1 && p.y_strides[3] == 1 &&
+         (forward || (p.op == DILCONV_GRAD_INPUT && p.stride[0] == 1 && p.stride[1] == 1)) &&
+         round_up(read, 2) * p.kernel[0] * p.kernel[1] <= shape.read_depth;
+}
+
 }  // namespace
 
 PixelLines find_lines(const MatrixGatherPlan& plan, const Region& region, int64_t samples,
@@ -186,12 +195,8 @@ bool mostly_inside(const ConvProblem& p) {
   return true;
 }
 
-bool has_planes(const ConvProblem& p, const MatrixShape& shape) {
-  const bool forward = p.op == DILCONV_CONV2D;
-  const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
-  return shape.row_unit == 1 && read > 0 && p.x_strides[3] == 1 && p.y_strides[3] == 1 &&
-         (forward || (p.op == DILCONV_GRAD_INPUT && p.stride[0] == 1 && p.stride[1] == 1)) &&
-         round_up(read, 2) * p.kernel[0] * p.kernel[1] <= shape.read_depth;
+bool fits_planes(const ConvProblem& p, const MatrixShape& shape) {
+  return has_planes(p, shape) && mostly_inside(p);
 }
 
 int64_t groups_to_join(const ConvProblem& p, const MatrixShape& shape) {
@@ -280,7 +285,6 @@ void OwnedMatrixGatherPlan::consider_planes(const ConvProblem& problem, const Ma
   const int64_t positions = int64_t(extent);
   constexpr int64_t kLine = 16;  // pairs; planes an odd number of cache lines apart
   planes.plane = (divide_up(positions, kLine) | 1) * kLine;
-  planes.written_columns = written[1];
   planes.lines_dense =
       planes.size[1] == written[1] && t.written_strides[2] == written[1] * t.written_strides[3];
   t.regions = &region;

@@ -19,8 +19,8 @@ bool joins_well(const ConvProblem& problem, const MatrixShape& shape);
 // Whether kernels are small beside the image: else most of what their taps read may be padding.
 bool mostly_inside(const ConvProblem& problem);
 
-// Whether planes.h can run the problem.
-bool has_planes(const ConvProblem& problem, const MatrixShape& shape);
+// Whether planes.h can run the problem, and does not read padding mostly.
+bool fits_planes(const ConvProblem& problem, const MatrixShape& shape);
 
 class OwnedMatrixGatherPlan {
  public:
@@ -34,9 +34,6 @@ class OwnedMatrixGatherPlan {
 
   OwnedRegions regions_, whole_;
 };
-
-// Whether tap_rows.h may run a grad_weight, and fills vectors better than weight.h.
-bool has_tap_rows(const ConvProblem& problem, const MatrixShape& shape);
 
 class OwnedMatrixWeightPlan {
  public:

@@ -236,6 +236,19 @@ inline void round_vector(BFloat16* to, int64_t step, Vector<float> sums, int64_t
   for (int64_t i = 0; i < count; ++i) to[i * step].bits = words[i];
 }
 
+// One vector of each of `count` partial sums, `distance` elements apart, added up in order.
+inline Vector<float> add_up(const float* sums, int64_t distance, int64_t count) {
+  Vector<float> total = load(sums);
+  for (int64_t i = 1; i < count; ++i) total += load(sums + i * distance);
+  return total;
+}
+
+// The biases of `count` rows or columns; without any, -0, which changes nothing that it is added
+// to.
+inline void load_biases(float* to, const BFloat16* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from ? widen(from[i]) : -0.0f;
+}
+
 // to[i] = sums[i] + bias[i], rounded, for i below `count`; both are read in whole vectors.
 inline void round_sums(BFloat16* to, const float* sums, const float* bias, int64_t count) {
   int64_t i = 0;

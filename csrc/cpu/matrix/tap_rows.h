@@ -56,13 +56,15 @@ class TapRowsWeight {
       lines = arena.take<PairedPixels::Line>(g.largest_.lines);
       pieces = arena.take<Piece>(g.largest_.lines + parts);
       ends = arena.take<int64_t>(parts);
+      rows = arena.take<const BFloat16*>(g.rows_);
       bytes = arena.used();
     }
     BFloat16* x;
     BFloat16* y;
     PairedPixels::Line* lines;
     Piece* pieces;
-    int64_t* ends;  // of each part's pieces
+    int64_t* ends;          // of each part's pieces
+    const BFloat16** rows;  // what each of them reads first
     int64_t bytes;
   };
 
@@ -100,6 +102,9 @@ class TapRowsWeight {
       pack_y(chunk, layout, group, blocks, scratch.y);
       pack_x(layout, group, scratch.x);
       pixels_.list_lines(chunk, layout, scratch.lines);
+      for (int64_t row = 0; row < rows_; ++row)
+        scratch.rows[row] = scratch.x + row % p_.in_channels * 2 * layout.positions +
+                            2 * pixels_.tap_positions(layout, row / p_.in_channels);
       multiply(layout, list_pieces(layout, scratch), group, split, blocks, scratch);
     }
   }
@@ -167,16 +172,11 @@ class TapRowsWeight {
           true};
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t first = part > 0 ? scratch.ends[part - 1] : 0;
-        for (int64_t t = 0; t < row_tiles.parts; ++t) {
-          const BFloat16* rows[kRowUnits];
-          for (int64_t r = 0; r < row_tiles.size(t); ++r) {
-            const int64_t row = row_tiles.begin(t) + r, c = row % p_.in_channels;
-            rows[r] = scratch.x + c * 2 * layout.positions +
-                      2 * pixels_.tap_positions(layout, row / p_.in_channels);
-          }
-          pair_tile<Sums>(int(row_tiles.size(t)), int(tiles.size(b)))(
-              rows, operands, scratch.y + tiles.begin(b) * block, scratch.pieces + first,
-              int(scratch.ends[part] - first), sums.after(row_tiles.begin(t)));
+        for (int64_t t = 0, row = 0, next; t < row_tiles.parts; ++t, row = next) {
+          next = row_tiles.begin(t + 1);
+          pair_tile<Sums>(int(next - row), int(tiles.size(b)))(
+              scratch.rows + row, operands, scratch.y + tiles.begin(b) * block,
+              scratch.pieces + first, int(scratch.ends[part] - first), sums.after(row));
         }
       }
     }
@@ -189,9 +189,7 @@ class TapRowsWeight {
     const int64_t (&strides)[4] = problem_.w_strides;
     for (int64_t row = 0; row < rows_; ++row) {
       const int64_t at = row * columns() + channel, tap = row / p_.in_channels;
-      Vector<float> total = load(partial_sums(group, 0) + at);
-      for (int64_t split = 1; split < p_.splits; ++split)
-        total += load(partial_sums(group, split) + at);
+      const Vector<float> total = add_up(partial_sums(group, 0) + at, rows_ * columns(), p_.splits);
       round_vector(w_ + (group * p_.out_channels + channel) * strides[0] +
                        row % p_.in_channels * strides[1] + tap / problem_.kernel[1] * strides[2] +
                        tap % problem_.kernel[1] * strides[3],

@@ -339,10 +339,7 @@ class MatrixWeight {
 
   // 16 sums of a tap.
   Vector<float> total(int64_t group, int64_t tap, int64_t at) const {
-    Vector<float> sum = load(partial_sums(group, 0, tap) + at);
-    for (int64_t split = 1; split < p_.splits; ++split)
-      sum += load(partial_sums(group, split, tap) + at);
-    return sum;
+    return add_up(partial_sums(group, 0, tap) + at, taps_ * rows_ * columns_, p_.splits);
   }
 
   const MatrixWeightPlan& p_;

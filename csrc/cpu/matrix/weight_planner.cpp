@@ -189,6 +189,13 @@ int64_t rows_inside(const MatrixWeightPlan& plan, const WeightChunk& chunk) {
   return (std::max<int64_t>(1, plan.problem->in_size[0]) - 1 + apart) / row.input_step + 1;
 }
 
+// Whether tap_rows.h may run the problem, and fills vectors better than weight.h.
+bool has_tap_rows(const ConvProblem& p, const MatrixShape& shape) {
+  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  return shape.row_unit == 1 && in <= kTaskChannels && mostly_inside(p) &&
+         in * divide_up(out, kLanes) < out * divide_up(in, kLanes);
+}
+
 }  // namespace
 
 WeightLayout find_layout(const MatrixWeightPlan& plan, const WeightChunk& chunk,
@@ -239,12 +246,6 @@ WeightLayout largest_layout(const MatrixWeightPlan& plan, const MatrixShape& sha
   WeightChunk chunk;
   for (int a = 0; a < kWeightAxes; ++a) chunk.places[a] = {0, plan.axes[a].cut};
   return find_layout(plan, chunk, shape, true);
-}
-
-bool has_tap_rows(const ConvProblem& p, const MatrixShape& shape) {
-  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
-  return shape.row_unit == 1 && in <= kTaskChannels && mostly_inside(p) &&
-         in * divide_up(out, kLanes) < out * divide_up(in, kLanes);
 }
 
 OwnedMatrixWeightPlan::OwnedMatrixWeightPlan(const ConvProblem& problem, const MatrixShape& shape)
