@@ -52,8 +52,9 @@ class ChannelVectors : public PixelRows<S, T> {
     for (int64_t chunk = 0; chunk < most(1, chunks.parts); ++chunk) {
       Panel panel;
       panel.count = 0;
-      if (depth > 0)
-        this->pack(block, group, chunks.begin(chunk), chunks.size(chunk), scratch, panel);
+      panel.depth = depth > 0 ? chunks.size(chunk) : 0;
+      if (panel.depth > 0)
+        this->pack(block, group, chunks.begin(chunk), panel.depth, scratch, panel);
       panel.add = chunk > 0;
       panel.bias = o_.bias && chunk + 1 >= chunks.parts ? scratch.bias : nullptr;
       multiply(block, group, {blocks.begin, direct}, panel, scratch, scratch.written,
@@ -82,6 +83,8 @@ class ChannelVectors : public PixelRows<S, T> {
         steps[s] = {weights + panel.ranges[s].begin * width, panel.ranges[s].depth};
       for (int64_t t = 0; t < tiles.parts; ++t) {
         const int64_t q = tiles.begin(t);
+        if (b == blocks.begin && p_.groups > 1 && t + 1 < tiles.parts)
+          fetch(tiles, t + 1, panel, scratch);
         row_tile<T>(int(tiles.size(t)), int(vectors))(
             scratch.rows + q, scratch.in_place[t] ? panel.offsets : panel.steps, steps, panel.count,
             to + q, channel, last, panel.add, bias);
@@ -89,6 +92,17 @@ class ChannelVectors : public PixelRows<S, T> {
       channel += width;
       if (bias) bias += width;
     }
+  }
+
+  // What a tile's pixels read with their last tap: of channels_last, a group's channels are a part
+  // of what lies there, and not what the hardware would fetch.
+  void fetch(const Cut& tiles, int64_t t, const Panel& panel, const Scratch& scratch) const {
+    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+    if (p_.read_strides[1] != 1 || !scratch.in_place[t]) return;
+    const int64_t first = most(0, panel.depth - p_.read_channels);
+    for (int64_t q = tiles.begin(t); q < tiles.begin(t + 1); ++q)
+      for (int64_t step = panel.depth - 1; step >= first; step -= kLine)
+        __builtin_prefetch(scratch.rows[q] + panel.offsets[step]);
   }
 
   void write(const Block& block, int64_t channel, int64_t channels, int64_t pitch,

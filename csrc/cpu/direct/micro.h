@@ -133,6 +133,12 @@ struct Steps {
   int64_t depth;
 };
 
+// Fetches what a register tile writes, while it adds up: stores would wait for it one by one.
+template <class T>
+inline void fetch_written(const T* to) {
+  __builtin_prefetch(to, 1);
+}
+
 // The same for rows that lie anywhere, all in the same pattern: value (row, step) is at
 // rows[row][offsets[step]]. Row r's sums go to to[r] + at, those of the last vector to to[r] + at +
 // last, which may overlap the one before. bias lies likewise and is added if there is one.
@@ -147,6 +153,10 @@ void multiply_rows(const T* const* rows, const int64_t* offsets, const Steps<T>*
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) total[r][v] = Vector<T>{};
   }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) fetch_written(to[r] + at + v * kLanes<T>);
   for (int s = 0; s < count; ++s) {
     const T* vectors = steps[s].vectors;
     for (int64_t step = steps[s].depth; step > 0; --step) {
@@ -255,6 +265,10 @@ void multiply_vectors(const T* const* vectors, const int64_t* offsets, const Seg
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) total[r][v] = Vector<T>{};
   }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) fetch_written(to[v] + r * pitch);
   for (int s = 0; s < count; ++s) {
     const T* rows = segments[s].rows;
     for (int64_t step = segments[s].depth; step > 0; --step, rows += R) {

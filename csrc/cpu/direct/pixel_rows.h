@@ -67,6 +67,7 @@ class PixelRows {
     int64_t offsets[kPanelDepth], steps[kPanelDepth];  // of tiles in place, of packed ones
     DepthRange ranges[kPanelDepth];
     int count;
+    int64_t depth;
     bool add;
     const T* bias;
   };

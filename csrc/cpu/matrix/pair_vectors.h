@@ -7,6 +7,7 @@ constexpr MatrixShape kShape = {2, 1, 0, 1, 400, 4608, 2.4};
 constexpr int kRowUnits = 8;       // in a register tile
 constexpr int kTileVectors = 3;    // in a register tile
 constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together
+constexpr int kStepsToFetch = 9;   // that last long enough to fetch what is written
 
 // What a thread sets up before it multiplies.
 struct Session {
@@ -41,6 +42,15 @@ inline void keep(const WrittenPlanes& to, int row, int column, Vector<float> tot
                least(kLanes<float>, to.pixels - column));
 }
 
+// Fetches what two vectors of sums are written to, while they are added up.
+inline void fetch(const Sums&, int, int) {}
+inline void fetch(const WrittenRows& to, int row, int column) {
+  __builtin_prefetch(to.rows[row] + to.channel + column, 1);
+}
+inline void fetch(const WrittenPlanes& to, int row, int column) {
+  __builtin_prefetch(to.first + row * to.stride + column, 1);
+}
+
 template <int R, int V, class To>
 void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
                     const BFloat16* vectors, const Piece* pieces, int count, const To& to) {
@@ -54,6 +64,11 @@ void multiply_pairs(const BFloat16* const* units, const OperandLayout& layout,
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) total[r][v] = Vector<float>{};
   }
+  if (count > 1 || (count == 1 && pieces->steps >= kStepsToFetch))
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v += 2) fetch(to, r, v * kLanes<float>);
   for (int s = 0; s < count; ++s) {
     const BFloat16* from = vectors + pieces[s].vector * layout.vector_unit;
     int64_t at = pieces[s].row;
