@@ -2,30 +2,30 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
-// to[q * kLanes<T> + c] = from[q * pixel_stride + c * channel_stride] for c < channels; the other
-// lanes are not written.
+// to[q * kLanes<T> + c] = from[q * pixel_stride + c * channel_stride] for c < channels; other lanes
+// become zero or stay as they are.
 template <class T, class S>
 inline void load_channels(T* to, const S* from, int64_t pixels, int64_t channels,
                           int64_t pixel_stride, int64_t channel_stride) {
   constexpr int64_t lanes = kLanes<T>;
   if constexpr (kSame<T, S>) {
-    if (channels == lanes && channel_stride == 1) {
-      for (int64_t q = 0; q < pixels; ++q) store(to + q * lanes, load(from + q * pixel_stride));
-      return;
-    }
-    if (channels == lanes && pixel_stride == 1 && pixels >= lanes) {
+    if (channel_stride == 1) return copy_rows(to, lanes, from, pixel_stride, pixels, channels);
+    if (pixel_stride == 1) {
       // Squares; the last one overlaps the one before.
+      const bool whole = channels == lanes && pixels >= lanes;
+      T rows[lanes * lanes], square[lanes * lanes];
+      if (!whole) clear(rows, lanes * lanes);
       for (int64_t q = 0; q < pixels; q += lanes) {
-        const int64_t at = least(q, pixels - lanes);
-        transpose_square(to + at * lanes, lanes, from + at, channel_stride);
+        const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
+        if (whole) {
+          transpose_square(to + at * lanes, lanes, from + at, channel_stride);
+          continue;
+        }
+        copy_rows(rows, lanes, from + at, channel_stride, channels, count);
+        transpose_square(square, lanes, rows, lanes);
+        copy_rows(to + at * lanes, lanes, square, lanes, count, lanes);
       }
       return;
-    }
-    if (channels == lanes && pixel_stride == 1 && pixels > 0) {
-      T rows[lanes * lanes] = {}, square[lanes * lanes];
-      copy_rows(rows, lanes, from, channel_stride, lanes, least(pixels, lanes));
-      transpose_square(square, lanes, rows, lanes);
-      return copy_dense(to, square, pixels * lanes);
     }
   }
   if (channel_stride == 1) {
@@ -44,22 +44,22 @@ inline void store_channels(S* to, int64_t pixel_stride, int64_t channel_stride, 
                            int64_t pixels, int64_t channels) {
   constexpr int64_t lanes = kLanes<T>;
   if constexpr (kSame<T, S>) {
-    if (channels == lanes && channel_stride == 1) {
-      for (int64_t q = 0; q < pixels; ++q) store(to + q * pixel_stride, load(from + q * lanes));
-      return;
-    }
-    if (channels == lanes && pixel_stride == 1 && pixels >= lanes) {
+    if (channel_stride == 1) return copy_rows(to, pixel_stride, from, lanes, pixels, channels);
+    if (pixel_stride == 1) {
+      const bool whole = channels == lanes && pixels >= lanes;
+      T rows[lanes * lanes], square[lanes * lanes];
+      if (pixels < lanes) clear(square, lanes * lanes);
       for (int64_t q = 0; q < pixels; q += lanes) {
-        const int64_t at = least(q, pixels - lanes);
-        transpose_square(to + at, channel_stride, from + at * lanes, lanes);
+        const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
+        if (whole) {
+          transpose_square(to + at, channel_stride, from + at * lanes, lanes);
+          continue;
+        }
+        copy_rows(square, lanes, from + at * lanes, lanes, count, lanes);
+        transpose_square(rows, lanes, square, lanes);
+        copy_rows(to + at, channel_stride, rows, lanes, channels, count);
       }
       return;
-    }
-    if (channels == lanes && pixel_stride == 1 && pixels > 0) {
-      T square[lanes * lanes] = {}, rows[lanes * lanes];
-      copy_dense(square, from, pixels * lanes);
-      transpose_square(rows, lanes, square, lanes);
-      return copy_rows(to, channel_stride, rows, lanes, lanes, least(pixels, lanes));
     }
   }
   if (channel_stride == 1) {
