@@ -142,16 +142,30 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool widens = is_16_bit_floating(p);
   const bool few = p.op != DILCONV_GRAD_WEIGHT && written <= kFewWritten;
   const bool dots = few && channels_last && read == read_vectors && !widens;
-  constexpr double kEfficiency = 0.85;
+  // What is left of the peak; and packing vectors of pixels takes as long as so many products.
+  constexpr double kEfficiency = 0.85, kPackedPixels = 2;
   // And else vectors of pixels, which it copies first.
   const bool padded = few && !(channels_last && widens);
-  double vectors = read * (dots                  ? 2 * written
-                           : padded              ? 1.5 * written
-                           : channels_in_vectors ? written_vectors
-                                                 : written);
-  // It may swap x and y.
-  if (p.op == DILCONV_GRAD_WEIGHT) vectors = std::min(vectors, written * read_vectors);
-  const double direct = double(count_products(p, 0) * count_products(p, 1)) * vectors / kEfficiency;
+  const double products = double(count_products(p, 0) * count_products(p, 1));
+  const double taps = double(p.kernel[0] * p.kernel[1]);
+  const double outputs =
+      swapped ? double(p.in_size[0] * p.in_size[1]) : double(p.out_size[0] * p.out_size[1]);
+  double direct = products * read *
+                  (dots                  ? 2 * written
+                   : padded              ? 1.5 * written
+                   : channels_in_vectors ? written_vectors
+                                         : written + (widens ? 0 : kPackedPixels));
+  if (p.op == DILCONV_GRAD_WEIGHT) {
+    // It packs y, and what taps near the edges read of x; it may swap the two.
+    const double packing = outputs * (channels_last ? 20 : 12);
+    const double edges = (outputs * taps - products) * (channels_last ? 40 : 16);
+    const auto cost = [&](double rows, double vectors) {
+      return widens ? products * rows * vectors
+                    : (products * rows + packing) * vectors + edges * rows;
+    };
+    direct = std::min(cost(read, written_vectors), cost(written, read_vectors));
+  }
+  direct /= kEfficiency;
   // Transformed weights that do not stay in the second-level cache are written and read back, which
   // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
   constexpr double kFilterPassing = 2000, kCacheBytes = 1048576;
@@ -159,11 +173,8 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool passes_filters =
       p.dtype == DILCONV_BFLOAT16 && weight_bytes + kMoreBytes > kCacheBytes;
   const double passing = passes_filters ? kFilterPassing : 0;
-  const double taps = double(p.kernel[0] * p.kernel[1]);
   double best = 0;
   int64_t chosen = -1;
-  const double outputs =
-      swapped ? double(p.in_size[0] * p.in_size[1]) : double(p.out_size[0] * p.out_size[1]);
   for (int64_t index = 0; index < count_forms(p); ++index) {
     const Form& form = kForms[index];
     const double pieces = double(count_pieces(p, form));
