@@ -187,6 +187,26 @@ const char* refuses(const ConvProblem& p, int) {
   return nullptr;
 }
 
+// With many output channels a group is a small convolution of its own, and the other kernels fill
+// vectors with these.
+const char* declines(const ConvProblem& p, int isa) {
+  constexpr int64_t kManyOutputs = 16, kLeastLanes = 8;
+  const int64_t outputs = p.out_channels / p.groups;
+  const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
+  const bool channels_last = p.x_strides[1] == 1 && p.y_strides[1] == 1;
+  const bool native = p.dtype == DILCONV_BFLOAT16 && matrix_for(isa);
+  const bool widens = is_16_bit_floating(p) && !native;
+  const auto fill = [&](int64_t vector) {
+    return outputs >= vector ? "a group's output channels fill vectors" : nullptr;
+  };
+  if (p.op == DILCONV_CONV2D)
+    return channels_last || native ? fill(std::max(lanes, kLeastLanes)) : nullptr;
+  if (p.op == DILCONV_GRAD_WEIGHT) return channels_last || !widens ? fill(kManyOutputs) : nullptr;
+  const int64_t part = channels_last && is_16_bit_floating(p) ? 4 : 2;
+  return outputs > 1 && part * p.groups < lanes ? "input channels would fill a part of a vector"
+                                                : nullptr;
+}
+
 const char* refuses_groups(const ConvProblem& p, int isa) {
   if (!is_floating(p)) return "grouped runs floating types only";
   const int64_t group = p.in_channels / p.groups;
@@ -251,7 +271,7 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
 
 }  // namespace
 
-const Kernel kDepthwise = {"depthwise", refuses, never_declines, workspace_bytes, run};
+const Kernel kDepthwise = {"depthwise", refuses, declines, workspace_bytes, run};
 const Kernel kGrouped = {"grouped", refuses_groups, declines_groups, workspace_bytes, run};
 
 }  // namespace dilconv
