@@ -210,10 +210,23 @@ class MatrixGather {
     const BFloat16* weights = weights_.at(set.group, set.tile);
     for (int64_t t = 0, first = 0, next; t < tiles.parts; ++t, first = next) {
       next = tiles.begin(t + 1);
+      if (p_.groups > 1 && count > 0 && t + 1 < tiles.parts)
+        fetch({set.first + next, set.first + tiles.begin(t + 2)}, scratch.pieces[count - 1],
+              scratch);
       pair_tile<To>(int(next - first), vectors)(scratch.read + set.first + first, layout, weights,
                                                 scratch.pieces, count,
                                                 to.after(first * lines.rows));
     }
+  }
+
+  // What units of single rows read of a piece: a group's channels are a part of what lies there,
+  // and not what the hardware would fetch.
+  static void fetch(Range units, const Piece& piece, const Scratch& scratch) {
+    constexpr int64_t kLine = 64 / int64_t(sizeof(BFloat16));
+    if (kShape.row_unit > 1) return;
+    for (int64_t u = units.begin; u < units.end; ++u)
+      for (int64_t at = 0; at < piece.steps * kShape.step; at += kLine)
+        __builtin_prefetch(scratch.read[u] + piece.row + at);
   }
 
   // The last chunk's, which make the sums complete. Rows that are one pixel each are written as
