@@ -3,7 +3,7 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr MatrixShape kShape = {2, 1, 0, 1, 400, 4608, 2.4};
+constexpr MatrixShape kShape = {2, 1, 0, 1, 400, 4608, 2.2};
 constexpr int kRowUnits = 8;       // in a register tile
 constexpr int kTileVectors = 3;    // in a register tile
 constexpr int kWrittenTiles = 12;  // of rows, whose sums are written together

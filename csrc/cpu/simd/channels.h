@@ -2,40 +2,54 @@
 //
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
+// to[r * to_pitch + i] = from[r * from_pitch + i] for i < count, at most a vector.
+template <class T, class S>
+inline void widen_rows(T* to, int64_t to_pitch, const S* from, int64_t from_pitch, int64_t rows,
+                       int64_t count) {
+  if constexpr (kSame<T, S>)
+    return copy_rows(to, to_pitch, from, from_pitch, rows, count);
+  else
+    for (int64_t r = 0; r < rows; ++r) gather(to + r * to_pitch, from + r * from_pitch, 1, count);
+}
+
+template <class S, class T>
+inline void narrow_rows(S* to, int64_t to_pitch, const T* from, int64_t from_pitch, int64_t rows,
+                        int64_t count) {
+  if constexpr (kSame<T, S>)
+    return copy_rows(to, to_pitch, from, from_pitch, rows, count);
+  else
+    for (int64_t r = 0; r < rows; ++r) scatter(to + r * to_pitch, 1, from + r * from_pitch, count);
+}
+
 // to[q * kLanes<T> + c] = from[q * pixel_stride + c * channel_stride] for c < channels; other lanes
 // become zero or stay as they are.
 template <class T, class S>
 inline void load_channels(T* to, const S* from, int64_t pixels, int64_t channels,
                           int64_t pixel_stride, int64_t channel_stride) {
   constexpr int64_t lanes = kLanes<T>;
-  if constexpr (kSame<T, S>) {
-    if (channel_stride == 1) return copy_rows(to, lanes, from, pixel_stride, pixels, channels);
-    if (pixel_stride == 1) {
-      // Squares; the last one overlaps the one before.
-      const bool whole = channels == lanes && pixels >= lanes;
-      T rows[lanes * lanes], square[lanes * lanes];
-      if (!whole) clear(rows, lanes * lanes);
-      for (int64_t q = 0; q < pixels; q += lanes) {
-        const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
-        if (whole) {
-          transpose_square(to + at * lanes, lanes, from + at, channel_stride);
-          continue;
-        }
-        copy_rows(rows, lanes, from + at, channel_stride, channels, count);
-        transpose_square(square, lanes, rows, lanes);
-        copy_rows(to + at * lanes, lanes, square, lanes, count, lanes);
-      }
-      return;
-    }
-  }
-  if (channel_stride == 1) {
-    for (int64_t q = 0; q < pixels; ++q)
-      for (int64_t c = 0; c < channels; ++c) to[q * lanes + c] = widen(from[q * pixel_stride + c]);
+  if (channel_stride == 1) return widen_rows(to, lanes, from, pixel_stride, pixels, channels);
+  if (pixel_stride != 1) {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t q = 0; q < pixels; ++q)
+        to[q * lanes + c] = widen(from[c * channel_stride + q * pixel_stride]);
     return;
   }
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t q = 0; q < pixels; ++q)
-      to[q * lanes + c] = widen(from[c * channel_stride + q * pixel_stride]);
+  // Squares; the last one overlaps the one before.
+  const bool whole = kSame<T, S> && channels == lanes && pixels >= lanes;
+  T rows[lanes * lanes], square[lanes * lanes];
+  if (channels < lanes || pixels < lanes) clear(rows, lanes * lanes);
+  for (int64_t q = 0; q < pixels; q += lanes) {
+    const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
+    if constexpr (kSame<T, S>) {
+      if (whole) {
+        transpose_square(to + at * lanes, lanes, from + at, channel_stride);
+        continue;
+      }
+    }
+    widen_rows(rows, lanes, from + at, channel_stride, channels, count);
+    transpose_square(square, lanes, rows, lanes);
+    copy_rows(to + at * lanes, lanes, square, lanes, count, lanes);
+  }
 }
 
 // And back.
@@ -43,31 +57,26 @@ template <class S, class T>
 inline void store_channels(S* to, int64_t pixel_stride, int64_t channel_stride, const T* from,
                            int64_t pixels, int64_t channels) {
   constexpr int64_t lanes = kLanes<T>;
-  if constexpr (kSame<T, S>) {
-    if (channel_stride == 1) return copy_rows(to, pixel_stride, from, lanes, pixels, channels);
-    if (pixel_stride == 1) {
-      const bool whole = channels == lanes && pixels >= lanes;
-      T rows[lanes * lanes], square[lanes * lanes];
-      if (pixels < lanes) clear(square, lanes * lanes);
-      for (int64_t q = 0; q < pixels; q += lanes) {
-        const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
-        if (whole) {
-          transpose_square(to + at, channel_stride, from + at * lanes, lanes);
-          continue;
-        }
-        copy_rows(square, lanes, from + at * lanes, lanes, count, lanes);
-        transpose_square(rows, lanes, square, lanes);
-        copy_rows(to + at, channel_stride, rows, lanes, channels, count);
-      }
-      return;
-    }
-  }
-  if (channel_stride == 1) {
-    for (int64_t q = 0; q < pixels; ++q)
-      for (int64_t c = 0; c < channels; ++c) narrow(from[q * lanes + c], to[q * pixel_stride + c]);
+  if (channel_stride == 1) return narrow_rows(to, pixel_stride, from, lanes, pixels, channels);
+  if (pixel_stride != 1) {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t q = 0; q < pixels; ++q)
+        narrow(from[q * lanes + c], to[c * channel_stride + q * pixel_stride]);
     return;
   }
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t q = 0; q < pixels; ++q)
-      narrow(from[q * lanes + c], to[c * channel_stride + q * pixel_stride]);
+  const bool whole = kSame<T, S> && channels == lanes && pixels >= lanes;
+  T rows[lanes * lanes], square[lanes * lanes];
+  if (pixels < lanes) clear(square, lanes * lanes);
+  for (int64_t q = 0; q < pixels; q += lanes) {
+    const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
+    if constexpr (kSame<T, S>) {
+      if (whole) {
+        transpose_square(to + at, channel_stride, from + at * lanes, lanes);
+        continue;
+      }
+    }
+    copy_rows(square, lanes, from + at * lanes, lanes, count, lanes);
+    transpose_square(rows, lanes, square, lanes);
+    narrow_rows(to + at, channel_stride, rows, lanes, channels, count);
+  }
 }
