@@ -44,6 +44,20 @@ inline void store_products(BFloat16* to, Products products, int64_t count) {
 // to[i * step] = products[i], for i below `count`.
 inline void scatter_products(BFloat16* to, int64_t step, Products products, int64_t count) {
   if (step == 1) return store_products(to, products, count);
+#if !defined(DILCONV_TWINS)
+  if (step == 2) {
+    // Words in the low halves of lanes. Others may be written between them meanwhile.
+    Words halves[2];
+    __builtin_memcpy(halves, &products, sizeof halves);
+    for (int half = 0; half < 2 && count > half * kSquareLanes; ++half) {
+      const int64_t here = least(kSquareLanes, count - half * kSquareLanes);
+      const __mmask32 even = 0x55555555u >> (2 * (kSquareLanes - here));
+      _mm512_mask_storeu_epi16(to + half * kSquareProducts, even,
+                               _mm512_maskz_cvtepu16_epi32(__mmask16(-1), __m256i(halves[half])));
+    }
+    return;
+  }
+#endif
   for (int64_t i = 0; i < count; ++i) to[i * step].bits = products[i];
 }
 
