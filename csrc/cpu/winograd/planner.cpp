@@ -167,12 +167,15 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   }
   direct /= kEfficiency;
   // Transformed weights that do not stay in the second-level cache are written and read back, which
-  // decides where native products, of bfloat16, are nearly as fast. A batch would share that.
-  constexpr double kFilterPassing = 2000, kCacheBytes = 1048576;
+  // decides where native products, of bfloat16, are nearly as fast. A batch would share that. Those
+  // of grad_weight are sums, which only pass by.
+  constexpr double kFilterPassing = 2000, kSumPassing = 500, kCacheBytes = 1048576;
   const double weight_bytes = double(p.kernel[0] * p.kernel[1] * 4) * read * written;
   const bool passes_filters =
       p.dtype == DILCONV_BFLOAT16 && weight_bytes + kMoreBytes > kCacheBytes;
-  const double passing = passes_filters ? kFilterPassing : 0;
+  const double passing = !passes_filters               ? 0
+                         : p.op == DILCONV_GRAD_WEIGHT ? kSumPassing
+                                                       : kFilterPassing;
   double best = 0;
   int64_t chosen = -1;
   for (int64_t index = 0; index < count_forms(p); ++index) {
