@@ -95,10 +95,12 @@ class ChannelVectors : public PixelRows<S, T> {
   }
 
   // What a tile's pixels read with their last tap: of channels_last, a group's channels are a part
-  // of what lies there, and not what the hardware would fetch.
-  void fetch(const Cut& tiles, int64_t t, const Panel& panel, const Scratch& scratch) const {
+  // of what lies there, and, with some lines to a pixel, not what the hardware would fetch. GCC
+  // drops calls of what does nothing but fetch, so it must be inlined.
+  __attribute__((always_inline)) void fetch(const Cut& tiles, int64_t t, const Panel& panel,
+                                            const Scratch& scratch) const {
     constexpr int64_t kLine = 64 / int64_t(sizeof(T));
-    if (p_.read_strides[1] != 1 || !scratch.in_place[t]) return;
+    if (p_.read_strides[1] != 1 || p_.read_strides[3] < 2 * kLine || !scratch.in_place[t]) return;
     const int64_t first = most(0, panel.depth - p_.read_channels);
     for (int64_t q = tiles.begin(t); q < tiles.begin(t + 1); ++q)
       for (int64_t step = panel.depth - 1; step >= first; step -= kLine)

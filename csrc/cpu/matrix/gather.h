@@ -210,7 +210,7 @@ class MatrixGather {
     const BFloat16* weights = weights_.at(set.group, set.tile);
     for (int64_t t = 0, first = 0, next; t < tiles.parts; ++t, first = next) {
       next = tiles.begin(t + 1);
-      if (p_.groups > 1 && count > 0 && t + 1 < tiles.parts)
+      if (p_.groups > 1 && p_.read_strides[3] >= 2 * kLine && count > 0 && t + 1 < tiles.parts)
         fetch({set.first + next, set.first + tiles.begin(t + 2)}, scratch.pieces[count - 1],
               scratch);
       pair_tile<To>(int(next - first), vectors)(scratch.read + set.first + first, layout, weights,
@@ -219,10 +219,13 @@ class MatrixGather {
     }
   }
 
+  static constexpr int64_t kLine = 64 / int64_t(sizeof(BFloat16));  // of the cache
+
   // What units of single rows read of a piece: a group's channels are a part of what lies there,
-  // and not what the hardware would fetch.
-  static void fetch(Range units, const Piece& piece, const Scratch& scratch) {
-    constexpr int64_t kLine = 64 / int64_t(sizeof(BFloat16));
+  // and, with some lines to a pixel, not what the hardware would fetch. GCC drops calls of what
+  // does nothing but fetch, so it must be inlined.
+  __attribute__((always_inline)) static void fetch(Range units, const Piece& piece,
+                                                   const Scratch& scratch) {
     if (kShape.row_unit > 1) return;
     for (int64_t u = units.begin; u < units.end; ++u)
       for (int64_t at = 0; at < piece.steps * kShape.step; at += kLine)
