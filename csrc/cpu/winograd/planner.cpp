@@ -157,7 +157,7 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
                                          : written + (widens ? 0 : kPackedPixels));
   if (p.op == DILCONV_GRAD_WEIGHT) {
     // It packs y, and what taps near the edges read of x; it may swap the two.
-    const double packing = outputs * (channels_last ? 20 : 12);
+    const double packing = outputs * (channels_last ? 20 : 6);
     const double edges = (outputs * taps - products) * (channels_last ? 40 : 16);
     const auto cost = [&](double rows, double vectors) {
       return widens ? products * rows * vectors
