@@ -36,9 +36,7 @@ class Planes {
   // conv2d or grad_input of one plane.
   void gather_plane(int64_t n, int64_t channel, const S* read, const S* weight, const S* bias,
                     S* written) {
-    const bool last = channel + 1 == p_.channels;
-    pack_read(read_plane(read, n, channel),
-              read_plane(read, least(n + last, p_.batch - 1), last ? 0 : channel + 1));
+    pack_read(read_plane(read, n, channel));
     pack_weights(weight + channel * p_.weight_strides[0]);
     const T start = bias ? T(widen(bias[channel])) : T(0);
     S* plane = written_plane(written, n, channel);
@@ -65,10 +63,8 @@ class Planes {
     for (int64_t b = 0; b < p_.kernel[1]; ++b) offsets_[b] = packed_origin(p_, p_.regions[0].w, b);
     const PlaneWeight<T> products(p_, read_, pitch_, written_, written_pitch_, offsets_, sums_);
     for (int64_t n = 0; n < p_.batch; ++n) {
-      const bool last = n + 1 == p_.batch;
-      const int64_t next = last ? 0 : n + 1, next_channel = least(channel + last, p_.channels - 1);
-      pack_read(read_plane(x, n, channel), read_plane(x, next, next_channel));
-      pack_written(written_plane(y, n, channel), written_plane(y, next, next_channel));
+      pack_read(read_plane(x, n, channel));
+      pack_written(written_plane(y, n, channel));
       products.run();
     }
     T* to_add = sums_;
@@ -95,14 +91,7 @@ class Planes {
     return written + n * p_.written_strides[0] + channel * p_.written_strides[1];
   }
 
-  // Of a plane that is packed next, while this one is.
-  static void fetch_row(const S* row, int64_t count) {
-    constexpr int64_t kLine = 64 / int64_t(sizeof(S));
-    for (int64_t m = 0; m < count; m += kLine) __builtin_prefetch(row + m);
-  }
-
-  void pack_read(const S* plane, const S* next) {
-    const int64_t ahead = next - plane;
+  void pack_read(const S* plane) {
     const int64_t width = p_.read_size[1];
     for (int64_t phase = 0; phase < step_; ++phase) {
       // Elements m of this phase that lie inside the row, and inside the packed length.
@@ -112,10 +101,8 @@ class Planes {
       const int64_t before = least(begin - p_.first, p_.phase_length);
       const S* from = plane + (phase + begin * step_) * p_.read_strides[3];
       T* to = read_ + phase * p_.phase_length;
-      for (int64_t i = 0; i < p_.read_size[0]; ++i, to += pitch_, from += p_.read_strides[2]) {
+      for (int64_t i = 0; i < p_.read_size[0]; ++i, to += pitch_, from += p_.read_strides[2])
         pack_row(to, before, from, end - begin);
-        if (phase == 0) fetch_row(from + ahead, (end - begin) * step_);
-      }
     }
   }
 
@@ -138,13 +125,12 @@ class Planes {
   }
 
   // Whole vectors, with zeros at the end of each row.
-  void pack_written(const S* plane, const S* next) {
+  void pack_written(const S* plane) {
     const int64_t width = p_.written_size[1];
     for (int64_t i = 0; width > 0 && i < p_.written_size[0]; ++i) {
       T* to = written_ + i * written_pitch_;
       store(to + written_pitch_ - kLanes<T>, Vector<T>{});
       gather(to, plane + i * p_.written_strides[2], p_.written_strides[3], width);
-      fetch_row(next + i * p_.written_strides[2], width);
     }
   }
 
