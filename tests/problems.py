@@ -203,6 +203,14 @@ PROBLEMS: list[Problem] = [
     Problem("channels_33_to_65", 2, 33, 65, (6, 5), (3, 3), padding=(1, 1, 1, 1)),
     Problem("channels_130_to_40", 1, 130, 40, (5, 6), (3, 3), padding=(1, 1, 1, 1)),
     Problem("channels_24_to_112", 1, 24, 112, (9, 15), (3, 3), padding=(1, 1, 1, 1)),
+    # Few written channels, of conv2d or of grad_input: several blocks of lanes, several segments of
+    # a row, sums of more than one chain, rows and columns in several tasks.
+    Problem("few_7x7", 1, 20, 3, (13, 40), (7, 7), padding=(6, 6, 3, 3), dilation=(2, 1)),
+    Problem("few_wide", 2, 130, 2, (3, 150), (3, 3), padding=(1, 1, 2, 2), dilation=(1, 2)),
+    Problem("few_long", 1, 12, 1, (1, 3000), (1, 5), padding=(0, 0, 64, 0), dilation=(1, 16)),
+    Problem("few_tall", 1, 9, 2, (301, 20), (3, 3), padding=(3, 3, 1, 1), dilation=(3, 1)),
+    Problem("few_strided", 2, 2, 26, (15, 34), (4, 4), (2, 2), (1, 1, 1, 1)),
+    Problem("few_of_groups", 2, 2, 34, (11, 9), (3, 3), padding=(1, 1, 1, 1), groups=2),
     # Kernels of other shapes.
     Problem("kernel_1x1", 2, 20, 12, (6, 7), (1, 1)),
     Problem("kernel_1x1_wide", 1, 96, 48, (9, 9), (1, 1)),

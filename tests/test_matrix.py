@@ -33,8 +33,12 @@ def test_it_declines_where_most_products_would_be_of_zeros(isa: str) -> None:
     last = Problem("last_layer", 1, 64, 1, (8, 64), (3, 3), padding=(1,) * 4)
     for op, p in (("conv2d", first), ("conv2d", last), ("conv2d_grad_weight", last)):
         call = make_call(op, p, make_tensors(p, torch.bfloat16))
-        fast = op == "conv2d" and (isa != "amx" or p is last)
-        assert call.selected(isa) == ("matrix" if fast else "direct")
+        tiles = isa == "amx"
+        if op == "conv2d_grad_weight" or (p is first and tiles):
+            expected = "direct"
+        else:
+            expected = "kn2row" if p is last and not tiles else "matrix"
+        assert call.selected(isa) == expected
         assert call.refusals(isa)["matrix"] is None
     tensors = make_tensors(first, torch.bfloat16)
     assert make_call("conv2d_grad_weight", first, tensors).selected(isa) == "matrix"

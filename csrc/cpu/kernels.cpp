@@ -10,7 +10,7 @@ namespace {
 
 const bool registered =
     register_device({"cpu",
-                     {kDepthwise, kGrouped, kWinograd, kMatrix, kDirect, kReference},
+                     {kDepthwise, kGrouped, kKn2row, kWinograd, kMatrix, kDirect, kReference},
                      machine_instruction_sets(),
                      [] { return 0; }});
 

@@ -8,6 +8,7 @@ namespace dilconv {
 extern const Kernel kDepthwise;
 extern const Kernel kDirect;
 extern const Kernel kGrouped;
+extern const Kernel kKn2row;
 extern const Kernel kMatrix;
 extern const Kernel kWinograd;
 

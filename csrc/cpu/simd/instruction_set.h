@@ -5,6 +5,7 @@
 #include "../../core/dilconv.h"
 #include "../depthwise/plan.h"
 #include "../direct/plan.h"
+#include "../kn2row/plan.h"
 #include "../matrix/plan.h"
 #include "../winograd/plan.h"
 
@@ -42,6 +43,7 @@ struct InstructionSet {
   WeightFunctions<DepthwisePlan> depthwise_weight[4];
   GatherFunctions<WinogradPlan> winograd_gather[kWinogradForms][4];
   WeightFunctions<WinogradPlan> winograd_weight[kWinogradForms][4];
+  GatherFunctions<Kn2rowPlan> kn2row[4];
 };
 
 // Native products of bfloat16.
@@ -49,6 +51,7 @@ struct MatrixFunctions {
   MatrixShape shape;
   GatherFunctions<MatrixGatherPlan> gather;
   WeightFunctions<MatrixWeightPlan> weight;
+  GatherFunctions<Kn2rowPlan> kn2row;  // null where those in vectors of float32 do
 };
 
 // Compilers that know the instructions, and the shuffles that packing takes.
