@@ -204,6 +204,12 @@ inline void scatter(S* to, int64_t step, const T* from, int64_t count) {
     }
     return;
   }
+  if constexpr (!kSame<T, S>)
+    for (; count >= kLanes<T>; count -= kLanes<T>, from += kLanes<T>, to += kLanes<T> * step) {
+      S narrowed[kLanes<T>];
+      store_narrowed<T>(narrowed, load(from));
+      for (int64_t i = 0; i < kLanes<T>; ++i) to[i * step] = narrowed[i];
+    }
   for (int64_t i = 0; i < count; ++i) narrow(from[i], to[i * step]);
 }
 
