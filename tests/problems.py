@@ -271,6 +271,12 @@ PROBLEMS: list[Problem] = [
     Problem("depthwise_x2_5x5", 1, 16, 32, (8, 17), (5, 5), (1, 1), (4, 4, 4, 4), (2, 2), 16),
     Problem("depthwise_beyond", 1, 17, 17, (6, 5), (13, 11), padding=(6, 6, 5, 5), groups=17),
     Problem("depthwise_tiles", 1, 16, 16, (40, 530), (3, 3), padding=(1, 1, 1, 1), groups=16),
+    # Tiles of rows that read nothing but padding; cropped: of grad_input.
+    Problem("depthwise_pad_tiles", 1, 2, 2, (8, 64), (3, 3), padding=(40, 1, 1, 1), groups=2),
+    Problem("depthwise_pad_tiles_5x5", 1, 2, 2, (8, 64), (5, 5), padding=(50, 1, 2, 2), groups=2),
+    Problem("depthwise_pad_tiles_9x3", 1, 2, 2, (8, 64), (9, 3), padding=(90, 1, 1, 1), groups=2),
+    Problem("depthwise_pad_phases", 1, 1, 1, (8, 64), (3, 3), (1, 1), (160, 1, 4, 4), (4, 4)),
+    Problem("depthwise_crop_tiles", 1, 2, 2, (180, 64), (3, 3), padding=(-80, -80, 1, 1), groups=2),
     Problem("depthwise_uneven_pad", 1, 5, 5, (6, 7), (3, 3), (1, 1), (0, 4, 3, 1), (2, 2), 5),
     Problem("channel_multiplier_2", 2, 5, 10, (7, 8), (3, 3), padding=(1, 1, 1, 1), groups=5),
     Problem("channel_multiplier_3", 1, 4, 12, (9, 9), (3, 3), (2, 2), (2, 2, 2, 2), (2, 2), 4),

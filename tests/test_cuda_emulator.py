@@ -6,6 +6,7 @@ The emulator checks each launch too: bounds, alignment, races, barriers (tests/c
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,18 @@ def test_kernel_on_problem(p: Problem, kernel: str, dtype: torch.dtype) -> None:
                 assert_matches(results[0], exact, limit, dtype, what)
                 for schedule, result in zip(SCHEDULES, results, strict=True):
                     assert torch.equal(result, results[0]), f"{what} {schedule}"
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(
+    "p", [p for p in PROBLEMS if re.search("(pad|crop)_(tiles|phases)", p.name)], ids=str
+)
+def test_tiles_in_the_padding(p: Problem, op: str) -> None:
+    """A depthwise tile without a tap inside the image reads nothing, from shared memory neither."""
+    call = make_call(op, p, make_tensors(p, torch.float32))
+    exact, limit = solve_problem(p, torch.float32, op, False)
+    limit = allowed(p, torch.float32, op, limit)
+    assert_matches(call.run(Gpu("depthwise")), exact, limit, torch.float32, f"{op} {p}")
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ template <bool sliding, int rows, class V, class Read, class Weight>
 __device__ inline void add_taps(V (&sums)[rows], int first, int last, int step, const Read& read,
                                 const Weight& weight) {
   if constexpr (sliding) {
+    if (first >= last) return;  // then `first` may lie beyond what there is to read
     if (last - first == 3) return add_few_taps<3>(sums, first, read, weight);
     if constexpr (sizeof(V) <= sizeof(double)) {
       if (last - first == 5) return add_few_taps<5>(sums, first, read, weight);
