@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +112,18 @@ def test_the_law_is_enforced(path, line):
 )
 def test_the_law_permits_what_is_needed(path, line):
     assert violations(CSRC / path, line) == []
+
+
+EMULATOR_TESTS = [
+    path
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if re.search(r"^import emulated_gpu|build/emulator", path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("path", EMULATOR_TESTS, ids=lambda path: path.stem)
+def test_a_real_gpu_is_not_given_to_the_emulated_one(path, pytestconfig):
+    """The emulated GPU reads tensors from the host, where those of a real one are not."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(path.with_name("conftest.py")))
+    with_device = SimpleNamespace(getoption={"--device": "cuda"}.get)
+    assert conftest.pytest_ignore_collect(path, with_device)
