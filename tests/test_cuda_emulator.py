@@ -146,6 +146,34 @@ def test_any_strides(op: str, kernel: str) -> None:
         assert_matches(viewed.run(gpu), exact, limit, torch.float32, f"{op} {view.__name__}")
 
 
+def refusal_of_depthwise(op: str, shape: tuple[int, ...], to_format: Any) -> str | None:
+    """Of a 1×1 convolution of tensors so large that they have no data."""
+    x = to_format(torch.empty(shape, device="meta"))
+    w = torch.empty(shape[1], 1, 1, 1, device="meta")
+    a, b = {"conv2d": (x, w), "conv2d_grad_input": (x, w), "conv2d_grad_weight": (x, x)}[op]
+    size = {"conv2d": None, "conv2d_grad_input": shape[2:], "conv2d_grad_weight": (1, 1)}[op]
+    params = ((1, 1), (0, 0, 0, 0), (1, 1), shape[1])
+    return Gpu("depthwise").refusal(Call(op, a, b, size, None, params))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_depthwise_counts_planes_with_a_step_to_spare(op: str) -> None:
+    """The loop over planes goes a step past the last, which must not overflow."""
+    assert refusal_of_depthwise(op, (1 << 30, 1, 1, 1), channels_last) is None
+    refusal = refusal_of_depthwise(op, ((1 << 31) - 2, 1, 1, 1), channels_last)
+    assert "counts planes" in str(refusal)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_only_planes_are_limited_to_32_bit_offsets(op: str) -> None:
+    shape = (1, 64, 8192, 8192)
+    assert refusal_of_depthwise(op, shape, channels_last) is None
+    narrow = refusal_of_depthwise(
+        op, shape, lambda t: t.as_strided(t.shape, (1, 1 << 30, 8, 1 << 18))
+    )
+    assert "offsets within an image's plane" in str(narrow)
+
+
 class _Op(torch.autograd.Function):
     """One of the three ops on the GPU; its derivatives are the two others, on the GPU."""
 

@@ -11,6 +11,10 @@ namespace {
 
 using namespace cuda::depthwise;
 
+bool channels_last(const ConvProblem& p) {
+  return p.x_strides[1] == 1 && p.y_strides[1] == 1 && p.in_channels > 1;
+}
+
 // Positions within an image, with every margin, are 32-bit numbers.
 bool positions_fit(const ConvProblem& p) {
   constexpr int64_t kLimit = int64_t(1) << 27;
@@ -26,15 +30,22 @@ bool positions_fit(const ConvProblem& p) {
   return true;
 }
 
+// Loops count a step past the last plane: at most a plane for each thread of plan.h's kBlocks.
 bool images_fit(const ConvProblem& p) {
+  constexpr int64_t kStep = int64_t(1) << 22, kMost = INT32_MAX - kStep;
   const int64_t in = p.in_size[0] * p.in_size[1], out = p.out_size[0] * p.out_size[1];
-  return in <= INT32_MAX && out <= INT32_MAX && p.batch <= INT32_MAX &&
-         p.batch * std::max(p.in_channels, p.out_channels) <= INT32_MAX &&
-         (p.op != DILCONV_GRAD_WEIGHT || p.batch * out <= INT32_MAX);
+  return in <= INT32_MAX && out <= INT32_MAX && p.batch <= kMost &&
+         p.batch * std::max(p.in_channels, p.out_channels) <= kMost &&
+         (p.op != DILCONV_GRAD_WEIGHT || p.batch * out <= kMost);
 }
 
-// Offsets within an image's plane.
+// Offsets within an image's plane. Pixels have 64-bit ones, made from 32-bit strides.
 bool offsets_fit(const ConvProblem& p) {
+  if (channels_last(p)) {
+    const int64_t strides[] = {p.x_strides[2], p.x_strides[3], p.y_strides[2], p.y_strides[3]};
+    return std::all_of(std::begin(strides), std::end(strides),
+                       [](int64_t stride) { return std::abs(stride) <= INT32_MAX; });
+  }
   const auto extent = [](const int64_t (&strides)[4], const int64_t (&size)[2]) {
     return std::abs(strides[2]) * size[0] + std::abs(strides[3]) * size[1];
   };
@@ -59,10 +70,6 @@ bool writes_nothing(const ConvProblem& p) {
   if (p.op == DILCONV_GRAD_WEIGHT) return false;
   const int64_t* const size = p.op == DILCONV_CONV2D ? p.out_size : p.in_size;
   return p.batch == 0 || size[0] == 0 || size[1] == 0;
-}
-
-bool channels_last(const ConvProblem& p) {
-  return p.x_strides[1] == 1 && p.y_strides[1] == 1 && p.in_channels > 1;
 }
 
 size_t workspace_bytes(const ConvProblem& p, int, int) {
