@@ -58,6 +58,11 @@ def threads_run() -> int:
     return _library.cuda_emulator_threads_run()
 
 
+def last_error() -> int:
+    """What cudaGetLastError returns, and forgets."""
+    return _library.cudaGetLastError()
+
+
 def _check(status: int, message: Any) -> None:
     if status:
         raise RuntimeError(message.value.decode())

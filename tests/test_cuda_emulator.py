@@ -174,6 +174,17 @@ def test_only_planes_are_limited_to_32_bit_offsets(op: str) -> None:
     assert "offsets within an image's plane" in str(narrow)
 
 
+@pytest.mark.parametrize("kernel", emulated_gpu.kernels())
+def test_a_gpu_without_code_is_named(kernel: str) -> None:
+    """And the error is not left for torch's next check to report as its own."""
+    dtype = torch.float16 if kernel == "tensor_cores" else torch.float32
+    p = problem("depthwise")
+    call = make_call("conv2d", p, make_tensors(p, dtype))
+    with pytest.raises(RuntimeError, match=r"no kernels for compute capability 11\.0"):
+        call.run(Gpu(kernel, 110, allow_tf32=True))
+    assert emulated_gpu.last_error() == 0
+
+
 class _Op(torch.autograd.Function):
     """One of the three ops on the GPU; its derivatives are the two others, on the GPU."""
 

@@ -44,4 +44,9 @@ int machine_isa() {
   return kCount - 1;
 }
 
+std::string machine_capability() {
+  const int capability = current_capability();
+  return std::to_string(capability / 10) + '.' + std::to_string(capability % 10);
+}
+
 }  // namespace dilconv::cuda

@@ -1,6 +1,7 @@
 // The compute capabilities that the kernels are made for: the instruction sets of device "cuda".
 #pragma once
 
+#include <string>
 #include <vector>
 
 namespace dilconv::cuda {
@@ -13,5 +14,8 @@ int compute_capability(int isa);
 
 // The index of the best one that the current GPU runs; without a GPU, of the last.
 int machine_isa();
+
+// Of the current GPU, as "12.0".
+std::string machine_capability();
 
 }  // namespace dilconv::cuda

@@ -23,8 +23,8 @@ extern "C" {
  * Returns 0, or -1 for an unknown name. The initial schedule is "forward". */
 CUDA_EMULATOR_API int cuda_emulator_set_schedule(const char* name, unsigned seed);
 
-/* The compute capability: 75, 80, 86, 89, 90, 100 or 120. Initially $CUDA_EMULATOR_CAPABILITY, or
- * 80. Returns 0, or -1 for an unknown one. */
+/* The compute capability: 75, 80, 86, 89, 90, 100 or 120; or 110, for which there are no kernels.
+ * Initially $CUDA_EMULATOR_CAPABILITY, or 80. Returns 0, or -1 for an unknown one. */
 CUDA_EMULATOR_API int cuda_emulator_set_capability(int capability);
 
 /* Makes host memory known to the device; returns its address there, a multiple of 256. At most 64
