@@ -108,6 +108,9 @@ def test_errors_are_noticed():
 class Here:
     """A worker that stays in this process."""
 
+    def __init__(self, *_):
+        pass
+
     def run(self, job, *arguments):
         return job(*arguments)
 
@@ -281,6 +284,32 @@ def test_what_was_found_before_a_cut_is_kept(tmp_path):
     assert lines[0].startswith("tests: cut: ")
     assert lines[1] == "benchmarks: FAILED (3): 1 failed"
     assert found.failed
+
+
+@pytest.fixture
+def rows_on_the_cpu(monkeypatch):
+    """A tiny row of each dtype of the acceptance of a GPU, that needs none."""
+    by_dtype = {row.dtype: row for row in gpu_acceptance.rows(quick=True)}
+    wanted = [replace(row, device="cpu") for row in by_dtype.values()]
+    limits = {"flops": dict.fromkeys(cases.GPU_DTYPES, 1e12), "bandwidth": {"65536": 1e11}}
+    monkeypatch.setattr("worker.Worker", Here)
+    monkeypatch.setattr("gpu.machine", lambda dtypes, quick: limits)
+    monkeypatch.setattr(gpu_acceptance, "rows", lambda quick: wanted)
+    monkeypatch.setattr(gpu_acceptance, "SECONDS", 0.0)
+    monkeypatch.setattr(gpu_acceptance, "SAMPLE_SECONDS", 1e-5)
+    return wanted
+
+
+def test_the_rows_for_a_gpu_are_measured(tmp_path, rows_on_the_cpu):
+    """By the driver's own code, with the options that it has."""
+    found = gpu_acceptance.Report(tmp_path, minutes=5)
+    gpu_acceptance.benchmark(found, quick=True)
+    count = len(rows_on_the_cpu)
+    assert found.found["benchmarks"].startswith(f"done: {count} of {count} rows")
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["dtype"] for row in rows} == set(cases.GPU_DTYPES)
+    assert all(row["seconds"] > 0 for row in rows)
+    assert all(row["name"] in (tmp_path / "tables.txt").read_text() for row in rows)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
