@@ -89,14 +89,23 @@ class Report:
         return any(text.startswith("FAILED") for text in self.found.values())
 
 
-def run(command: Sequence[str], log: Path, seconds: float) -> tuple[int | None, str]:
+def run(
+    command: Sequence[str], log: Path, seconds: float, **variables: str
+) -> tuple[int | None, str]:
     """Run a command in the checkout for at most so long; an interrupt lets pytest still report.
+
+    Its environment has ``variables`` besides ours, and first on the PATH what is installed beside
+    this Python: a build looks there for ninja.
 
     Returns:
         Its status, None if it was cut, and the last line that it printed.
     """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path, **variables}
     with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
         status: int | None
         try:
             status = process.wait(max(seconds, 1))
@@ -142,8 +151,10 @@ def sanitize(report: Report) -> None:
     for check in ("memcheck", "racecheck"):
         options = ["--tool", check, "--error-exitcode", "9", "--target-processes", "all"]
         command = [tool, *options, *pytest("-k", SANITIZED, "tests/test_ops.py")]
-        log = report.folder / f"{check}.txt"
-        report.note(check, verdict(*run(command, log, SANITIZER_SHARE * report.left())))
+        log, seconds = report.folder / f"{check}.txt", SANITIZER_SHARE * report.left()
+        # Each tensor an allocation of its own: else what is past its end is torch's memory, too.
+        found = run(command, log, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        report.note(check, verdict(*found))
 
 
 def rows(quick: bool) -> Iterator[Any]:

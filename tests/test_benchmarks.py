@@ -286,6 +286,25 @@ def test_what_was_found_before_a_cut_is_kept(tmp_path):
     assert found.failed
 
 
+def test_a_build_finds_what_is_installed_beside_python(tmp_path, monkeypatch):
+    """Else torch builds without ninja: one file after the other, longer than there is time."""
+    monkeypatch.setenv("PATH", os.defpath)
+    code = "import os; print(os.environ['PATH'])"
+    status, path = gpu_acceptance.run([sys.executable, "-c", code], tmp_path / "log.txt", 60)
+    assert status == 0
+    assert path.split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_the_sanitizer_sees_each_tensor_as_an_allocation(tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text("#!/bin/sh\necho caching off: $PYTORCH_NO_CUDA_MEMORY_CACHING\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.defpath]))
+    report = gpu_acceptance.Report(tmp_path / "out", minutes=1)
+    gpu_acceptance.sanitize(report)
+    assert report.found == dict.fromkeys(("memcheck", "racecheck"), "passed: caching off: 1")
+
+
 @pytest.fixture
 def rows_on_the_cpu(monkeypatch):
     """A tiny row of each dtype of the acceptance of a GPU, that needs none."""
