@@ -270,6 +270,10 @@ def test_the_rows_for_a_gpu():
     assert {row.direction for row in wanted} == set(DIRECTIONS)
     assert {row.dtype for row in wanted} == set(cases.GPU_DTYPES)
     assert {row.device for row in wanted} == {"cuda"}
+    # A run that is cut after the first layer has seen every dtype.
+    first = [row for row in wanted if row.shape == wanted[0].shape]
+    assert wanted[: len(first)] == first
+    assert {row.dtype for row in first} == set(cases.GPU_DTYPES)
     assert all(report.item_bytes(row) in (2, 4) for row in wanted)
 
 
@@ -278,12 +282,14 @@ def test_what_was_found_before_a_cut_is_kept(tmp_path):
     found = gpu_acceptance.Report(tmp_path, minutes=1)
     code = "import time; print('begun', flush=True); time.sleep(60)"
     status = gpu_acceptance.run([sys.executable, "-c", code], tmp_path / "log.txt", 0.5)
+    assert found.status == 0
     found.note("tests", gpu_acceptance.verdict(*status))
+    assert found.status == 3
     found.note("benchmarks", gpu_acceptance.verdict(3, "1 failed"))
+    assert found.status == 1
     lines = (tmp_path / "acceptance.txt").read_text().splitlines()
     assert lines[0].startswith("tests: cut: ")
     assert lines[1] == "benchmarks: FAILED (3): 1 failed"
-    assert found.failed
 
 
 def test_a_build_finds_what_is_installed_beside_python(tmp_path, monkeypatch):
@@ -329,6 +335,13 @@ def test_the_rows_for_a_gpu_are_measured(tmp_path, rows_on_the_cpu):
     assert {row["dtype"] for row in rows} == set(cases.GPU_DTYPES)
     assert all(row["seconds"] > 0 for row in rows)
     assert all(row["name"] in (tmp_path / "tables.txt").read_text() for row in rows)
+
+
+def test_rows_that_there_was_no_time_for_are_a_cut(tmp_path, rows_on_the_cpu):
+    found = gpu_acceptance.Report(tmp_path, minutes=0)
+    gpu_acceptance.benchmark(found, quick=True)
+    assert found.found["benchmarks"].startswith(f"cut: 0 of {len(rows_on_the_cpu)} rows")
+    assert found.status == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
