@@ -1,11 +1,15 @@
 """Faults planted in the GPU's kernels, as data: each must be found, by the check that is named.
 
-To add one, add a row. ``old`` must occur in the file, once unless ``times`` says otherwise.
+Of each kernel and each pass: a barrier that is missing, a mask that is off by one, memory that is
+overrun, operands that are swapped, as far as it has such. To add one, add a row. ``old`` must occur
+in the file, once unless ``times`` says otherwise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
 
 # What the emulator, or the comparison with the reference kernel, says.
 RACE = r"race: (reads|writes)"
@@ -22,6 +26,7 @@ class Mutant:
     name: str
     kernel: str  # that has the fault
     problem: str  # of tests/kernels/check.cpp, on which it shows
+    op: str
     unit: str  # the file to compile
     file: str
     old: str
@@ -30,29 +35,35 @@ class Mutant:
     times: int = 1
 
     def __str__(self) -> str:
-        return f"{self.kernel}-{self.name}"
+        return f"{PurePath(self.unit).stem}-{self.op}-{self.name}"
 
 
-def _planes(name: str, *fault: str) -> Mutant:
-    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/planes.cu", *fault)
+def _depthwise(
+    unit: str, name: str, *fault: str, op: str, problem: str = "depthwise, stride"
+) -> Mutant:
+    return Mutant(name, "depthwise", problem, op, f"depthwise/{unit}.cu", *fault)
 
 
-def _planes_weight(name: str, *fault: str) -> Mutant:
-    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/planes_weight.cu", *fault)
+_planes = partial(_depthwise, "planes", op="conv2d")
+_planes_weight = partial(_depthwise, "planes_weight", op="grad_weight")
+_pixels = partial(_depthwise, "pixels", op="conv2d")
+_pixels_weight = partial(_depthwise, "pixels_weight", op="grad_weight")
 
 
-def _pixels(name: str, *fault: str) -> Mutant:
-    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/pixels.cu", *fault)
-
-
-def _pixels_weight(name: str, *fault: str) -> Mutant:
-    return Mutant(name, "depthwise", "depthwise, stride", "depthwise/pixels_weight.cu", *fault)
-
-
-def _gemm(kernel: str, name: str, *fault: str) -> Mutant:
+def _gemm(
+    kernel: str,
+    name: str,
+    *fault: str,
+    op: str = "conv2d",
+    problem: str = "channels fill vectors, strided",
+) -> Mutant:
     unit = "tf32" if kernel == "tensor_cores_tf32" else kernel
-    return Mutant(name, kernel, "channels fill vectors, strided", f"gemm/{unit}.cu", *fault)
+    return Mutant(name, kernel, problem, op, f"gemm/{unit}.cu", *fault)
 
+
+# What all ways to multiply share, in the one that is compiled soonest.
+_pack = partial(_gemm, "tensor_cores_tf32")
+_gemm_weight = partial(_gemm, "tensor_cores_tf32", op="grad_weight")
 
 # The faults that every implicit GEMM can have, whatever it multiplies with.
 _PIPELINE = [
@@ -87,6 +98,7 @@ MUTANTS = [
         "if (first + r < to_)",
         "if (first + r <= to_)",
         f"{RACE}|{OUTSIDE_GLOBAL}",
+        op="grad_input",
     ),
     _planes(
         "missing barrier",
@@ -101,6 +113,21 @@ MUTANTS = [
         "unsigned(w) < unsigned(source.width)",
         "unsigned(w) <= unsigned(source.width)",
         f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _planes(
+        "overrun of shared memory",
+        "depthwise/planes.cu",
+        "round_up(plan.tile.planes, 2) * int64_t(sizeof(int64_t)) +",
+        "",
+        OUTSIDE_SHARED,
+    ),
+    _planes(
+        "overrun in the padding",
+        "depthwise/sums.h",
+        "    if (first >= last) return;  // then `first` may lie beyond what there is to read\n",
+        "",
+        OUTSIDE_SHARED,
+        problem="depthwise, tiles in the padding",
     ),
     _planes_weight(
         "missing barrier",
@@ -117,6 +144,20 @@ MUTANTS = [
         OUTSIDE_SHARED,
     ),
     _planes_weight(
+        "off by one in a mask",
+        "depthwise/planes_weight.cu",
+        "if (row >= plan_.rows.kernel ||",
+        "if (row > plan_.rows.kernel ||",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    _planes_weight(
+        "off by one in the splits",
+        "depthwise/partial_sums.h",
+        "split < plan.splits;",
+        "split <= plan.splits;",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _planes_weight(
         "lanes left out",
         "depthwise/partial_sums.h",
         "for (int mask = kWarp / 2; mask > 0; mask /= 2)",
@@ -129,6 +170,7 @@ MUTANTS = [
         "        block_barrier();  // all have read the weights before these\n",
         "",
         RACE,
+        op="grad_input",
     ),
     _pixels(
         "missing barrier after new weights",
@@ -157,6 +199,7 @@ MUTANTS = [
         "if (place.from + r >= plan.rows.phase_size(place.phase)) break;",
         "if (place.from + r > plan.rows.phase_size(place.phase)) break;",
         f"{RACE}|{OUTSIDE_GLOBAL}",
+        op="grad_input",
     ),
     _pixels(
         "overrun of shared memory",
@@ -179,6 +222,13 @@ MUTANTS = [
         "if (first_tap_ + t > plan_.rows.kernel) break;",
         f"{RACE}|{OUTSIDE_GLOBAL}",
     ),
+    _pixels_weight(
+        "overrun of shared memory",
+        "depthwise/pixels_weight.cu",
+        "grid.shared_bytes = size_t(plan.slices.value()) *",
+        "grid.shared_bytes = size_t(plan.slices.value() - 1) *",
+        OUTSIDE_SHARED,
+    ),
     *(_gemm("tensor_cores", *fault) for fault in _PIPELINE),
     _gemm(
         "tensor_cores",
@@ -187,6 +237,15 @@ MUTANTS = [
         "result[0] = {both.at[0], both.at[1]};",
         "result[0] = {both.at[1], both.at[0]};",
         WRONG,
+    ),
+    _gemm(
+        "tensor_cores",
+        "swapped transposed fragment",
+        "gemm/tensor_core.h",
+        "a.at(row + lane() / 8 % 2 * 8, depth + lane() / 16 * 8 + lane() % 8)",
+        "a.at(row + lane() / 16 * 8, depth + lane() / 8 % 2 * 8 + lane() % 8)",
+        WRONG,
+        op="grad_weight",
     ),
     _gemm(
         "tensor_cores",
@@ -204,6 +263,80 @@ MUTANTS = [
         "load_shared<double>(a.at(row + lane() % 8, depth + lane() / 8))",
         WRONG,
     ),
+    _pack(
+        "overrun by packing",
+        "gemm/passes.h",
+        "threadIdx.x; i < elements; i += step) {\n    int64_t rest = i;",
+        "threadIdx.x; i <= elements; i += step) {\n    int64_t rest = i;",
+        OUTSIDE_GLOBAL,
+    ),
+    _pack(
+        "swapped axes in packing",
+        "gemm/passes.h",
+        "row * p.row + column * p.column",
+        "row * p.column + column * p.row",
+        WRONG,
+    ),
+    _pack(
+        "off by one in packing's mask",
+        "gemm/passes.h",
+        "read < p.read_channels",
+        "read <= p.read_channels",
+        OUTSIDE_GLOBAL,
+        problem="plain 3x3",
+    ),
+    *(_gemm_weight(*fault) for fault in _PIPELINE[:2]),
+    _gemm_weight(
+        "overrun of shared memory",
+        "gemm/tiles.h",
+        "kWeightTableBytes + kStages * kStageBytes",
+        "kWeightTableBytes + (kStages - 1) * kStageBytes",
+        OUTSIDE_SHARED,
+    ),
+    _gemm_weight(
+        "off by one in the useful positions",
+        "gemm/grad_weight.h",
+        "highest / stride + 1;",
+        "highest / stride;",
+        WRONG,
+    ),
+    _gemm_weight(
+        "off by one in the rows",
+        "gemm/grad_weight.h",
+        "row < p.rows ?",
+        "row <= p.rows ?",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    _gemm_weight(
+        "off by one in the samples",
+        "gemm/loaders.h",
+        "if (position.outer >= batch)",
+        "if (position.outer > batch)",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _gemm_weight(
+        "off by one in the table of taps",
+        "gemm/loaders.h",
+        "tap * channels_per_tap < kTableEntries",
+        "(tap + 1) * channels_per_tap < kTableEntries",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _gemm_weight(
+        "off by one in the splits",
+        "gemm/passes.h",
+        "split < p.splits;",
+        "split < p.splits - 1;",
+        WRONG,
+        problem="wide rows",
+    ),
+    _gemm_weight(
+        "off by one in the last pass's mask",
+        "gemm/passes.h",
+        "if (depth >= p.depths) continue;",
+        "if (depth > p.depths) continue;",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
+        problem="plain 3x3",
+    ),
     *(_gemm("tensor_cores_tf32", *fault) for fault in _PIPELINE),
     _gemm(
         "tensor_cores_tf32",
@@ -212,6 +345,7 @@ MUTANTS = [
         "a.at(row + lane() / 4 + i % 2 * 8, depth + lane() % 4 + i / 2 * 4)",
         "a.at(row + lane() / 4 + i / 2 * 8, depth + lane() % 4 + i % 2 * 4)",
         WRONG,
+        op="grad_weight",
     ),
     *(_gemm("simt", *fault) for fault in _PIPELINE),
     _gemm(

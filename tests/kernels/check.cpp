@@ -416,6 +416,7 @@ struct Wanted {
   int every = 1;                  // --every n: one case in n
   const char* kernel = "";        // --kernel name: this one alone
   const char* problem = "";       // --problem text: those whose name contains it
+  const char* op = "";            // --op name: this one alone
   bool until_failure = false;     // --until-failure
   std::vector<const char*> isas;  // --isa name: these, instead of all that the machine has
 };
@@ -433,11 +434,13 @@ Wanted parse(int argc, char** argv) {
       wanted.kernel = argv[++i];
     } else if (option == "--problem" && has_value) {
       wanted.problem = argv[++i];
+    } else if (option == "--op" && has_value) {
+      wanted.op = argv[++i];
     } else if (option == "--isa" && has_value) {
       wanted.isas.push_back(argv[++i]);
     } else {
       std::printf(
-          "usage: check [--every n] [--kernel name] [--problem text] [--isa name] "
+          "usage: check [--every n] [--kernel name] [--problem text] [--op name] [--isa name] "
           "[--until-failure]\n");
       std::exit(2);
     }
@@ -460,13 +463,15 @@ int main(int argc, char** argv) {
     int here = 0;
     for (const Sizes& sizes : kSizes) {
       if (!std::strstr(sizes.name, wanted.problem)) continue;
-      for (int op = 0; op < 3; ++op)
+      for (int op = 0; op < 3; ++op) {
+        if (*wanted.op && std::strcmp(kOps[op], wanted.op) != 0) continue;
         for (const Dtype& dtype : kDtypes)
           for (const bool channels_last : {false, true}) {
             if (wanted.until_failure && failures) return 1;
             if (cases++ % wanted.every == 0)
               here += check_case(isa, sizes, op, dtype, channels_last, wanted.kernel);
           }
+      }
     }
     std::printf("%s %s: %d cases checked\n", machine.device, isa, here);
     checked += here;
