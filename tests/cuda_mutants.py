@@ -64,6 +64,7 @@ def _gemm(
 # What all ways to multiply share, in the one that is compiled soonest.
 _pack = partial(_gemm, "tensor_cores_tf32")
 _gemm_weight = partial(_gemm, "tensor_cores_tf32", op="grad_weight")
+_split = partial(_gemm, op="grad_input", problem="split sum of a gradient")
 
 # The faults that every implicit GEMM can have, whatever it multiplies with.
 _PIPELINE = [
@@ -324,8 +325,8 @@ MUTANTS = [
     _gemm_weight(
         "off by one in the splits",
         "gemm/passes.h",
-        "split < p.splits;",
-        "split < p.splits - 1;",
+        "split < splits; ++split",
+        "split < splits - 1; ++split",
         WRONG,
         problem="wide rows",
     ),
@@ -336,6 +337,38 @@ MUTANTS = [
         "if (depth > p.depths) continue;",
         f"{RACE}|{OUTSIDE_GLOBAL}",
         problem="plain 3x3",
+    ),
+    _split(
+        "tensor_cores",
+        "dropped last split",
+        "gemm/passes.h",
+        "split < splits; ++split",
+        "split < splits - 1; ++split",
+        WRONG,
+    ),
+    _split(
+        "tensor_cores",
+        "split that begins too early",
+        "gemm/gather.h",
+        "block.split() * p.split_channels",
+        "block.split() * (p.split_channels - 1)",
+        f"{WRONG}|misaligned|multiple",
+    ),
+    _split(
+        "tensor_cores",
+        "splits that write to one place",
+        "gemm/gather.h",
+        "written + block.split() * p.written_split + block",
+        "written + block",
+        RACE,
+    ),
+    _split(
+        "simt",
+        "bias not added to splits",
+        "gemm/passes.h",
+        "if (p.bias) sum +=",
+        "if (false) sum +=",
+        WRONG,
     ),
     *(_gemm("tensor_cores_tf32", *fault) for fault in _PIPELINE),
     _gemm(

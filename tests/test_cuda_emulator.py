@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,31 @@ def test_tf32(op: str, p: Problem) -> None:
     call = make_call(op, p, make_tensors(p, torch.float32))
     exact, _ = solve_problem(p, torch.float32, op, False)
     assert relative_error(call.run(Gpu(allow_tf32=True)), exact) <= TF32_BOUND
+
+
+# Sums in parts: a batch that takes wider tiles than a sample, and more samples than are launched at
+# once; small images that share tiles.
+BATCHES = [
+    pytest.param(
+        Problem("split_launches", 9, 64, 128, (8, 16), (2, 2), (1, 1), (5, 0, 9, 0), (5, 9)),
+        marks=pytest.mark.slow(sample=2),
+        id="split_launches",
+    ),
+    pytest.param(Problem("split_shared", 7, 72, 40, (4, 5), (2, 2), padding=(0, 1, 1, 0))),
+]
+
+
+@pytest.mark.parametrize("kernel", ["tensor_cores", "simt"])
+@pytest.mark.parametrize("p", BATCHES)
+def test_a_sample_has_the_same_bits_in_any_batch(p: Problem, kernel: str) -> None:
+    t = make_tensors(p, torch.float16).map(channels_last)
+    call = make_call("conv2d", p, t, bias=True)
+    exact, limit = solve_problem(p, torch.float16, "conv2d", True)
+    whole = call.run(Gpu(kernel))
+    assert_matches(whole, exact, allowed(p, torch.float16, "conv2d", limit), torch.float16, call)
+    for sample in (0, len(whole) - 1):
+        alone = replace(call, a=t.x[sample : sample + 1])
+        assert torch.equal(alone.run(Gpu(kernel))[0], whole[sample])
 
 
 @pytest.mark.parametrize("kernel", emulated_gpu.kernels())

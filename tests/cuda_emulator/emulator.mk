@@ -18,6 +18,10 @@ EMULATOR_LIBRARY := $(EMULATOR_DIR)/libdilconv_cuda_host.so
 # What the emulator counts, for make cuda-figures.
 CUDA_TRAFFIC := $(if $(HAS_BOOST),$(EMULATOR_DIR)/traffic.json)
 
+# Small problems are cut into tiles, and their sums split, as large ones are for a GPU.
+$(EMULATOR_DIR)/csrc/cuda/gemm/planner.o: EMULATOR_FLAGS += -DDILCONV_BUSY_BLOCKS=4 \
+  -DDILCONV_FEWEST_PRODUCTS=128
+
 $(EMULATOR_DIR)/csrc/%.o: csrc/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) $(SANITIZE) $(SANITIZE_KERNELS) -MMD -MP -x c++ -c -o $@ $<

@@ -1,4 +1,6 @@
-// conv2d and grad_input: written pixels by written channels, summed over (tap, read channel).
+// conv2d and grad_input: written pixels by written channels, summed over (tap, read channel). Where
+// these are few blocks, the sum is split by read channels; the partial sums are added in order
+// afterwards.
 #pragma once
 
 #include "epilogue.h"
@@ -51,6 +53,7 @@ class GatherBlock {
     residue_h_ = digit(residues_of(p.h));
     residue_w_ = digit(residues_of(p.w));
     first_sample_ = p.first_sample + digit(p.sample_groups) * p.samples_per_tile;
+    split_ = digit(p.splits);
     group_ = int(rest);
     rows_ = (p.h.written - 1 - residue_h_) / p.h.residues + 1;
     columns_ = (p.w.written - 1 - residue_w_) / p.w.residues + 1 - first_column_;
@@ -59,6 +62,7 @@ class GatherBlock {
   }
 
   __device__ int group() const { return group_; }
+  __device__ int split() const { return split_; }
   __device__ int first_channel() const { return first_channel_; }
   __device__ bool empty() const { return columns_ <= 0 || first_pixel_ >= pixels(); }
 
@@ -92,7 +96,8 @@ class GatherBlock {
   // Of the pixel's first channel of the group.
   __device__ int64_t written_offset(const Pixel& at) const {
     if (at.sample < 0) return kNotWritten;
-    return at.sample * p_.written_sample + (residue_h_ + at.h * p_.h.residues) * p_.written_row +
+    return (at.sample - p_.first_written) * p_.written_sample +
+           (residue_h_ + at.h * p_.h.residues) * p_.written_row +
            (residue_w_ + at.w * p_.w.residues) * p_.written_column;
   }
 
@@ -104,7 +109,7 @@ class GatherBlock {
   __device__ int pixels() const { return rows_ * columns_; }
 
   const GatherParams& p_;
-  int group_, first_channel_, first_sample_, residue_h_, residue_w_;
+  int group_, split_, first_channel_, first_sample_, residue_h_, residue_w_;
   int rows_, columns_, first_column_, first_pixel_, last_pixel_;
 };
 
@@ -119,9 +124,11 @@ __global__ void __launch_bounds__(TileShape::kThreads,
   if (block.empty()) return;
 
   const AxisTaps h = block.taps_h(), w = block.taps_w();
-  const ImageMatrix<T> read(p.read, block.group(), {h.count, w.count, p.h.tap_step, p.w.tap_step});
+  const int first_read = block.split() * p.split_channels;
+  const ImageMatrix<T> read(p.read, block.group(), {h.count, w.count, p.h.tap_step, p.w.tap_step},
+                            first_read);
   const ImageMatrix<T> weight(p.weight, block.group(),
-                              {h.count, w.count, p.h.kernel_step, p.w.kernel_step});
+                              {h.count, w.count, p.h.kernel_step, p.w.kernel_step}, first_read);
   PixelRow* const pixel_rows = reinterpret_cast<PixelRow*>(shared_memory());
   int64_t* const written_rows = reinterpret_cast<int64_t*>(pixel_rows + TileShape::kRows);
   for (int m = int(threadIdx.x); m < TileShape::kRows; m += TileShape::kThreads) {
@@ -147,18 +154,25 @@ __global__ void __launch_bounds__(TileShape::kThreads,
   multiply_slices<A, B>(shared_memory() + TileShape::kGatherTableBytes, slices, load_pixels,
                         load_weights, multiply);
 
-  write_sums(
-      multiply, static_cast<T*>(p.written) + block.group() * p.written_group, p.stores_together,
-      written_rows,
-      [&](int column) {
-        const int channel = block.first_channel() + column;
-        return channel < p.written_channels ? channel * p.written_channel : kNotWritten;
-      },
-      [&](int column) {
-        if (!p.bias) return Sum<T>(0);
-        const int channel = block.group() * p.written_channels + block.first_channel() + column;
-        return Sum<T>(upcast(load<T>(static_cast<const T*>(p.bias) + channel)));
-      });
+  const auto write = [&](auto* written) {
+    write_sums(
+        multiply, written + block.split() * p.written_split + block.group() * p.written_group,
+        p.stores_together, written_rows,
+        [&](int column) {
+          const int channel = block.first_channel() + column;
+          return channel < p.written_channels ? channel * p.written_channel : kNotWritten;
+        },
+        [&](int column) {
+          if (!p.bias) return Sum<T>(0);
+          const int channel = block.group() * p.written_channels + block.first_channel() + column;
+          return Sum<T>(upcast(load<T>(static_cast<const T*>(p.bias) + channel)));
+        });
+  };
+  if (p.splits > 1) {
+    write(static_cast<Sum<T>*>(p.written));
+  } else {
+    write(static_cast<T*>(p.written));
+  }
 }
 
 }  // namespace dilconv::cuda

@@ -27,8 +27,12 @@ struct TapColumn {
 template <class T>
 class ImageMatrix {
  public:
-  __device__ ImageMatrix(const ImageParams& image, int group, const TapGrid& taps)
-      : data_(static_cast<const T*>(image.data) + group * image.group),
+  // From `first_channel` of the group on.
+  __device__ ImageMatrix(const ImageParams& image, int group, const TapGrid& taps,
+                         int first_channel = 0)
+      : data_(static_cast<const T*>(image.data) + group * image.group +
+              first_channel * image.channel),
+        channels_(image.channels - first_channel),
         image_(image),
         taps_(taps),
         columns_(taps.columns > 0 ? taps.columns : 1,
@@ -50,7 +54,7 @@ class ImageMatrix {
   __device__ TapColumn column(const Odometer& k) const {
     const int y = k.outer * taps_.row_step, x = k.middle * taps_.column_step;
     return {y * image_.row + x * image_.column + k.inner * image_.channel, y, x,
-            k.outer < taps_.rows ? image_.channels - k.inner : 0};
+            k.outer < taps_.rows ? channels_ - k.inner : 0};
   }
 
   __device__ bool contains(const PixelRow& row, const TapColumn& column) const {
@@ -99,6 +103,7 @@ class ImageMatrix {
   }
 
   const T* data_;
+  const int channels_;
   const ImageParams& image_;
   const TapGrid taps_;
   OdometerBase columns_;

@@ -26,25 +26,34 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
   if (blocks == 0) return;
   if (packs_weights(problem, tensors)) {
     const PackParams pack = make_pack(problem, tensors);
-    launch(pack_kernel<T>, pass_grid(gemm_workspace_bytes(problem, tile) / int64_t(sizeof(T))),
-           stream, pack);
+    launch(pack_kernel<T>, pass_grid(packed_bytes(problem) / int64_t(sizeof(T))), stream, pack);
   }
-  params.stores_together = stores_together(problem, tensors, kNeighbours);
+  params.stores_together = stores_together(problem, params, kNeighbours);
   const auto kernel = copies_chunks(problem, params.read)
                           ? gather_kernel<T, Multiplication, TileShape, true, true>
                       : copies_chunks(problem, params.weight)
                           ? gather_kernel<T, Multiplication, TileShape, false, true>
                           : gather_kernel<T, Multiplication, TileShape, false, false>;
   // A grid takes 2^31 - 1 blocks.
-  const int64_t most_groups = std::max<int64_t>(1, INT32_MAX / blocks);
+  const int64_t most_groups = std::clamp<int64_t>(
+      INT32_MAX / blocks, 1, most_sample_groups(problem, params.splits, params.samples_per_tile));
   while (params.first_sample < params.batch) {
     const int64_t left = params.batch - params.first_sample;
     const int64_t groups =
         std::min(most_groups, (left + params.samples_per_tile - 1) / params.samples_per_tile);
+    const int64_t samples = std::min(left, groups * params.samples_per_tile);
     params.sample_groups = int(groups);
+    if (params.splits > 1) {
+      params.first_written = params.first_sample;
+      params.written_split = samples * params.written_sample;
+    }
     launch(kernel, {unsigned(blocks * groups), TileShape::kThreads, TileShape::kGatherBytes},
            stream, params);
-    params.first_sample += int(std::min(left, groups * params.samples_per_tile));
+    if (params.splits > 1) {
+      const AddParams add = make_add(problem, tensors, params, samples);
+      launch(add_kernel<T>, pass_grid(add.elements), stream, add);
+    }
+    params.first_sample += int(samples);
   }
 }
 

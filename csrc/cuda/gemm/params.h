@@ -37,8 +37,9 @@ struct GatherParams {
   GatherAxis h, w;
   ImageParams read;
   ImageParams weight;  // a pixel for each kernel element, a sample for each written channel
-  void* written;
+  void* written;       // the result, or partial sums of the samples from first_written on
   int64_t written_sample, written_channel, written_row, written_column, written_group;
+  int first_written;
   const void* bias;
   int written_channels;
   bool stores_together;  // neighbouring written channels, by one store
@@ -47,6 +48,9 @@ struct GatherParams {
   int batch, first_sample, sample_groups;
   int samples_per_tile, strips, strip_width, tiles_per_strip;
   int channel_tiles;
+  // Each split of the sum takes split_channels read channels, and writes an image of its own.
+  int splits, split_channels;
+  int64_t written_split;
 };
 
 struct PackParams {
@@ -81,6 +85,18 @@ struct WeightParams {
   int splits;
   void* partial;  // sums: (split, group, row, column), rows `pitch` apart
   int pitch;
+};
+
+// Adding up the partial sums of a gather: dense images, in the order of the result's dimensions.
+struct AddParams {
+  const void* partial;
+  int splits, first_sample;
+  int64_t elements;  // of a split
+  bool channels_last;
+  int channels, height, width;
+  void* written;
+  int64_t sample, channel, row, column;  // strides of the result
+  const void* bias;
 };
 
 struct ReduceParams {

@@ -1,5 +1,5 @@
 // The small passes beside the products: weights are packed before a gather, partial sums added
-// after a grad_weight.
+// after it or after a grad_weight.
 #pragma once
 
 #include "../device.h"
@@ -30,7 +30,36 @@ __global__ void __launch_bounds__(kPassThreads) pack_kernel(const PackParams p) 
   }
 }
 
-// Adds the splits up in order.
+// Adds up in order what the splits have at the index.
+template <class S>
+__device__ S sum_of_splits(const void* partial, int splits, int64_t split_stride, int64_t index) {
+  S sum = 0;
+  for (int split = 0; split < splits; ++split)
+    sum += load<S>(static_cast<const S*>(partial) + split * split_stride + index);
+  return sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPassThreads) add_kernel(const AddParams p) {
+  const int64_t step = int64_t(gridDim.x) * kPassThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < p.elements; i += step) {
+    int64_t rest = i;
+    const auto digit = [&](int base) {
+      const int value = int(rest % base);
+      rest /= base;
+      return value;
+    };
+    int channel = p.channels_last ? digit(p.channels) : 0;
+    const int column = digit(p.width), row = digit(p.height);
+    if (!p.channels_last) channel = digit(p.channels);
+    Sum<T> sum = sum_of_splits<Sum<T>>(p.partial, p.splits, p.elements, i);
+    if (p.bias) sum += upcast(load<T>(static_cast<const T*>(p.bias) + channel));
+    store(static_cast<T*>(p.written) + (p.first_sample + rest) * p.sample + channel * p.channel +
+              row * p.row + column * p.column,
+          downcast<T>(sum));
+  }
+}
+
 template <class T>
 __global__ void __launch_bounds__(kPassThreads) reduce_kernel(const ReduceParams p) {
   const int64_t elements = int64_t(p.groups) * p.rows * p.columns;
@@ -44,10 +73,8 @@ __global__ void __launch_bounds__(kPassThreads) reduce_kernel(const ReduceParams
     const int tap = tap_depth / p.padded_depths, depth = tap_depth % p.padded_depths;
     if (depth >= p.depths) continue;
     const int64_t channel = row / p.rows * p.channels + (p.taps_are_rows ? column : in_group);
-    Sum<T> sum = 0;
-    for (int split = 0; split < p.splits; ++split)
-      sum += load<Sum<T>>(static_cast<const Sum<T>*>(p.partial) + split * split_stride +
-                          row * p.pitch + column);
+    const Sum<T> sum =
+        sum_of_splits<Sum<T>>(p.partial, p.splits, split_stride, row * p.pitch + column);
     store(static_cast<T*>(p.weight) + channel * p.channel + depth * p.depth +
               tap / p.kernel_width * p.row + tap % p.kernel_width * p.column,
           downcast<T>(sum));

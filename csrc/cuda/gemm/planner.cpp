@@ -9,8 +9,19 @@ namespace {
 
 constexpr int64_t kIntLimit = INT32_MAX - 1024;  // with room for the rest of a tile
 
+// What keeps a large GPU busy, two blocks for each of an H100's 132 multiprocessors; and the
+// shortest part that a sum is worth splitting into. Constants, so that results have the same bits
+// on every GPU. Tests set less, for small problems to be cut as large ones are.
+#ifndef DILCONV_BUSY_BLOCKS
+#define DILCONV_BUSY_BLOCKS 264
+#define DILCONV_FEWEST_PRODUCTS 2048
+#endif
+constexpr int64_t kBusyBlocks = DILCONV_BUSY_BLOCKS;
+constexpr int64_t kFewestProducts = DILCONV_FEWEST_PRODUCTS;
+
 constexpr TileSize kTiles[] = {
     {TileName::kLarge, 128, 128}, {TileName::kMedium, 128, 64}, {TileName::kNarrow, 128, 32}};
+constexpr TileSize kMediumTile = kTiles[1];
 constexpr TileSize kSmallTile = {TileName::kSmall, 64, 64};
 // What an element of a tile costs, relatively: wider tiles read each operand less often.
 double cost_of_element(const TileSize& tile) { return 1 + 16.0 / tile.columns; }
@@ -136,13 +147,17 @@ int64_t strip_cost(const GatherParams& g, int width, int tile_rows) {
   return cost;
 }
 
+int samples_per_tile(int64_t pixels, int tile_rows) {
+  return std::max<int>(1, int(tile_rows / std::max<int64_t>(pixels, 1)));
+}
+
 // Small images share a tile. Of large ones a tile takes a strip of columns, all of them unless
 // narrower strips have fewer taps to multiply: those whose columns all lie in the padding drop out.
 void plan_tiles(GatherParams& g, int tile_rows) {
   constexpr int kMostStrips = 4;
   constexpr int64_t kMostTilesToCompare = 1024, kMostTapsToCompare = 64;
   const int64_t columns = positions(g.w), pixels = positions(g.h) * columns;
-  g.samples_per_tile = std::max<int>(1, int(tile_rows / std::max<int64_t>(pixels, 1)));
+  g.samples_per_tile = samples_per_tile(pixels, tile_rows);
   g.strip_width = int(columns);
   const int64_t reach = int64_t(g.w.kernel - 1) * g.w.dilation / g.w.residues;
   if (g.samples_per_tile == 1 && 4 * reach >= g.w.read &&
@@ -164,16 +179,71 @@ void plan_tiles(GatherParams& g, int tile_rows) {
                           : int(divide_up(int64_t(positions(g.h)) * g.strip_width, tile_rows));
 }
 
+// Of a residue of one sample.
+int64_t written_positions(const ConvProblem& p) {
+  return int64_t(positions(make_axis(p, 0))) * positions(make_axis(p, 1));
+}
+
+// Blocks for each part of a gather's sum, if no image is cut into strips.
+int64_t blocks_of_part(const ConvProblem& p, const TileSize& tile, int64_t samples) {
+  const int64_t pixels = written_positions(p);
+  return divide_up(samples, samples_per_tile(pixels, tile.rows)) * divide_up(pixels, tile.rows) *
+         residues(make_axis(p, 0)) * residues(make_axis(p, 1)) *
+         divide_up(written_channels(p), tile.columns) * p.groups;
+}
+
+// How a gather's sum is split: into parts of so many read channels, whole slices.
+struct Splits {
+  int count, channels;
+};
+
+// Splits the sums of few blocks, down to a length that keeps adding them up cheap even in a batch
+// that needs no splits: by one sample's sizes, so that its bits do not depend on the batch.
+Splits split_gather(const ConvProblem& p, TileName tile) {
+  const int64_t slice = 64 / dtype_bytes(p.dtype);
+  const GatherAxis h = make_axis(p, 0), w = make_axis(p, 1);
+  const int64_t channels = read_channels(p);
+  const int64_t products =
+      channels * divide_up(h.kernel, h.kernel_step) * divide_up(w.kernel, w.kernel_step);
+  const int64_t blocks = blocks_of_part(p, tile == TileName::kSmall ? kSmallTile : kMediumTile, 1);
+  const int64_t most = std::min(products / kFewestProducts, divide_up(channels, slice));
+  const int64_t wanted = std::min(kBusyBlocks / std::max<int64_t>(blocks, 1), most);
+  if (wanted < 2) return {1, padded_channels(p, channels)};
+  const int64_t part = round_up(divide_up(channels, wanted), slice);
+  return {int(divide_up(channels, part)), int(part)};
+}
+
+int64_t sum_bytes(const ConvProblem& p) { return p.dtype == DILCONV_FLOAT64 ? 8 : 4; }
+// Of one sample.
+int64_t written_elements(const ConvProblem& p) {
+  return p.op == DILCONV_CONV2D ? p.out_channels * p.out_size[0] * p.out_size[1]
+                                : p.in_channels * p.in_size[0] * p.in_size[1];
+}
+
+// Has the gather write partial sums, dense images in the order of the result's dimensions.
+void write_splits(const ConvProblem& p, const Tensors& t, const Splits& splits, GatherParams& g) {
+  const int64_t channels = g.written_channels * p.groups;
+  const int64_t pixels = int64_t(g.h.written) * g.w.written;
+  const bool channels_last = g.written_channel == 1;
+  g.read.padded_channels = g.weight.padded_channels = splits.channels;
+  g.written = static_cast<char*>(t.workspace) + packed_bytes(p);
+  g.written_sample = channels * pixels;
+  g.written_channel = channels_last ? 1 : pixels;
+  g.written_column = channels_last ? channels : 1;
+  g.written_row = g.written_column * g.w.written;
+  g.bias = nullptr;
+}
+
 int64_t partial_elements(const WeightParams& w) { return int64_t(w.groups) * w.rows * w.pitch; }
 
 // As many parts as keep a large GPU busy, but not so many that adding them up counts; and no part
 // so long that rounding errors grow. By the sizes alone, so that the result is always the same.
 int choose_splits(const ConvProblem& p, const WeightParams& w) {
-  constexpr int64_t kBusyBlocks = 512, kFewestPixels = 512, kMostPixels = 8192;
+  constexpr int64_t kWantedBlocks = 512, kFewestPixels = 512, kMostPixels = 8192;
   constexpr int64_t kMostBytes = int64_t(32) << 20;
   const int64_t pixels = p.batch * p.out_size[0] * p.out_size[1];
   const int64_t blocks = std::max<int64_t>(1, int64_t(w.row_tiles) * w.column_tiles * w.groups);
-  const int64_t wanted = std::max(divide_up(kBusyBlocks, blocks), divide_up(pixels, kMostPixels));
+  const int64_t wanted = std::max(divide_up(kWantedBlocks, blocks), divide_up(pixels, kMostPixels));
   const int64_t bytes = std::max<int64_t>(1, partial_elements(w) * 4);
   const int64_t most = std::min(pixels / kFewestPixels, kMostBytes / bytes);
   return int(std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, most)));
@@ -227,12 +297,14 @@ TileSize choose_tile(const ConvProblem& p, TileName largest) {
 
 int64_t gemm_workspace_bytes(const ConvProblem& p, const TileSize& tile) {
   if (is_gather(p)) {
-    if (read_channels(p) < chunk_elements(p)) return 0;
-    const ImageParams packed = packed_weights(p, {});
-    return packed.group * p.groups * dtype_bytes(p.dtype);
+    const int splits = split_gather(p, tile.name).count;
+    if (splits == 1) return packed_bytes(p);
+    const int together = samples_per_tile(written_positions(p), tile.rows);
+    const int64_t samples = std::min(p.batch, most_sample_groups(p, splits, together) * together);
+    return packed_bytes(p) + splits * samples * written_elements(p) * sum_bytes(p);
   }
   const WeightParams w = make_grad_weight(p, {}, tile);
-  return partial_elements(w) * w.splits * (p.dtype == DILCONV_FLOAT64 ? 8 : 4);
+  return partial_elements(w) * w.splits * sum_bytes(p);
 }
 
 GatherParams make_gather(const ConvProblem& p, const Tensors& t, const TileSize& tile) {
@@ -250,21 +322,56 @@ GatherParams make_gather(const ConvProblem& p, const Tensors& t, const TileSize&
   g.written_row = strides[2];
   g.written_column = strides[3];
   g.written_channels = int(written_channels(p));
-  g.written_group = g.written_channels * strides[1];
   g.bias = p.has_bias ? t.bias : nullptr;
   g.batch = int(p.batch);
   g.channel_tiles = int(divide_up(g.written_channels, tile.columns));
   plan_tiles(g, tile.rows);
+  const Splits splits = split_gather(p, tile.name);
+  g.splits = splits.count;
+  g.split_channels = splits.channels;
+  if (g.splits > 1) write_splits(p, t, splits, g);
+  g.written_group = g.written_channels * g.written_channel;
   return g;
 }
 
 int64_t blocks_per_sample_group(const ConvProblem& p, const GatherParams& g) {
   return int64_t(g.strips) * g.tiles_per_strip * g.channel_tiles * residues(g.h) * residues(g.w) *
-         p.groups;
+         g.splits * p.groups;
+}
+
+int64_t most_sample_groups(const ConvProblem& p, int splits, int samples_per_tile) {
+  if (splits == 1) return INT32_MAX;
+  constexpr int64_t kMostBytes = kBusyBlocks << 18;  // 66 MiB
+  const int64_t bytes = splits * samples_per_tile * written_elements(p) * sum_bytes(p);
+  return std::max<int64_t>(1, kMostBytes / std::max<int64_t>(1, bytes));
+}
+
+AddParams make_add(const ConvProblem& p, const Tensors& t, const GatherParams& g, int64_t samples) {
+  const bool forward = p.op == DILCONV_CONV2D;
+  const int64_t (&strides)[4] = forward ? p.y_strides : p.x_strides;
+  return {g.written,
+          g.splits,
+          g.first_written,
+          samples * written_elements(p),
+          g.written_channel == 1,
+          int(g.written_channels * p.groups),
+          g.h.written,
+          g.w.written,
+          forward ? t.y : t.x,
+          strides[0],
+          strides[1],
+          strides[2],
+          strides[3],
+          p.has_bias ? t.bias : nullptr};
 }
 
 bool packs_weights(const ConvProblem& p, const Tensors& t) {
   return read_channels(p) >= chunk_elements(p) && !copies_chunks(p, weights_in_place(p, t));
+}
+
+int64_t packed_bytes(const ConvProblem& p) {
+  if (read_channels(p) < chunk_elements(p)) return 0;
+  return packed_weights(p, {}).group * p.groups * dtype_bytes(p.dtype);
 }
 
 PackParams make_pack(const ConvProblem& p, const Tensors& t) {
@@ -284,13 +391,12 @@ PackParams make_pack(const ConvProblem& p, const Tensors& t) {
           int(p.kernel[1])};
 }
 
-bool stores_together(const ConvProblem& p, const Tensors& t, int neighbours) {
-  const bool forward = p.op == DILCONV_CONV2D;
-  const int64_t (&strides)[4] = forward ? p.y_strides : p.x_strides;
-  const auto address = reinterpret_cast<uintptr_t>(forward ? t.y : t.x);
-  return strides[1] == 1 && written_channels(p) % neighbours == 0 && strides[0] % neighbours == 0 &&
-         strides[2] % neighbours == 0 && strides[3] % neighbours == 0 &&
-         address % (neighbours * dtype_bytes(p.dtype)) == 0;
+bool stores_together(const ConvProblem& p, const GatherParams& g, int neighbours) {
+  const int64_t bytes = g.splits > 1 ? sum_bytes(p) : dtype_bytes(p.dtype);
+  return g.written_channel == 1 && g.written_channels % neighbours == 0 &&
+         g.written_sample % neighbours == 0 && g.written_row % neighbours == 0 &&
+         g.written_column % neighbours == 0 &&
+         reinterpret_cast<uintptr_t>(g.written) % (neighbours * bytes) == 0;
 }
 
 WeightParams make_grad_weight(const ConvProblem& p, const Tensors& t, const TileSize& tile) {

@@ -20,22 +20,28 @@ const char* gemm_refuses(const ConvProblem& problem);
 // tiles; the small one is alone.
 TileSize choose_tile(const ConvProblem& problem, TileName largest);
 
-// What the kernels need beside their tensors: packed weights, or partial sums.
+// What the kernels need beside their tensors: packed weights and partial sums.
 int64_t gemm_workspace_bytes(const ConvProblem& problem, const TileSize& tile);
 
 // ---- conv2d and grad_input -----------------------------------------------------------------
 
 GatherParams make_gather(const ConvProblem& problem, const Tensors& tensors, const TileSize& tile);
 
-// Blocks for `samples_per_tile` samples.
+// Blocks for a sample group: `samples_per_tile` samples.
 int64_t blocks_per_sample_group(const ConvProblem& problem, const GatherParams& params);
+// For how many at once there is room in the workspace.
+int64_t most_sample_groups(const ConvProblem& problem, int splits, int samples_per_tile);
+// Of the samples from params.first_written on.
+AddParams make_add(const ConvProblem& problem, const Tensors& tensors, const GatherParams& params,
+                   int64_t samples);
 
 // Whether the weights must be packed into the workspace. Those of few channels never are.
 bool packs_weights(const ConvProblem& problem, const Tensors& tensors);
+int64_t packed_bytes(const ConvProblem& problem);  // if they must be
 PackParams make_pack(const ConvProblem& problem, const Tensors& tensors);
 
 // Whether `neighbours` written channels may be stored at once.
-bool stores_together(const ConvProblem& problem, const Tensors& tensors, int neighbours);
+bool stores_together(const ConvProblem& problem, const GatherParams& params, int neighbours);
 
 // ---- grad_weight ---------------------------------------------------------------------------
 
