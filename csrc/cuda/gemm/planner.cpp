@@ -281,14 +281,18 @@ const char* gemm_refuses(const ConvProblem& p) {
 TileSize choose_tile(const ConvProblem& p, TileName largest) {
   if (largest == TileName::kSmall) return kSmallTile;
   const int64_t depths = kernel_size(p) * padded_channels(p, in_per_group(p));
+  const int splits = split_gather(p, largest).count;
   const auto cost = [&](const TileSize& tile) {
     const auto area = [&](int64_t rows, int64_t columns) {
       return double(round_up(rows, tile.rows)) * double(round_up(columns, tile.columns));
     };
     const int64_t channels = out_per_group(p);
-    return cost_of_element(tile) * (is_gather(p)
-                                        ? area(1, written_channels(p))
-                                        : std::min(area(depths, channels), area(channels, depths)));
+    if (!is_gather(p))
+      return cost_of_element(tile) * std::min(area(depths, channels), area(channels, depths));
+    // Fewer blocks than keep a GPU busy take as long as those. This looks at the batch: tiles have
+    // the same rows, so which of them it is makes no difference to the bits.
+    const int64_t blocks = std::max(kBusyBlocks, blocks_of_part(p, tile, p.batch) * splits);
+    return cost_of_element(tile) * tile.columns * double(blocks);
   };
   const TileSize* const first = kTiles + int(largest);
   return *std::min_element(first, std::end(kTiles),

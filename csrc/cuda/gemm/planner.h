@@ -16,8 +16,7 @@ struct TileSize {
 // Why no implicit GEMM kernel can run the problem, in words; null if they can.
 const char* gemm_refuses(const ConvProblem& problem);
 
-// The tile for a problem: of conv2d and grad_input by one sample's sizes. `largest` of the kernel's
-// tiles; the small one is alone.
+// The tile for a problem. `largest` of the kernel's tiles; the small one is alone.
 TileSize choose_tile(const ConvProblem& problem, TileName largest);
 
 // What the kernels need beside their tensors: packed weights and partial sums.
