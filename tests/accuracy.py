@@ -36,7 +36,7 @@ FLOAT32_FLOOR = 2.0**-22
 WINOGRAD_FLOAT32 = 5e-6
 
 # Pixels that a GPU adds one by one in grad_weight, unless partial sums would take too much:
-# kMostPixels of csrc/cuda/gemm/planner.cpp.
+# kMostPixels of csrc/cuda/gemm/planner_weight.cpp.
 MOST_PIXELS = 8192
 
 # For two results of the same dtype of which neither is exact (ours and torch's): twice the error

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <numeric>
 
+#include "sizes.h"
+
 namespace dilconv::cuda {
 namespace {
 
@@ -25,31 +27,6 @@ constexpr TileSize kMediumTile = kTiles[1];
 constexpr TileSize kSmallTile = {TileName::kSmall, 64, 64};
 // What an element of a tile costs, relatively: wider tiles read each operand less often.
 double cost_of_element(const TileSize& tile) { return 1 + 16.0 / tile.columns; }
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
-bool is_gather(const ConvProblem& p) { return p.op != DILCONV_GRAD_WEIGHT; }
-int64_t in_per_group(const ConvProblem& p) { return p.in_channels / p.groups; }
-int64_t out_per_group(const ConvProblem& p) { return p.out_channels / p.groups; }
-int64_t read_channels(const ConvProblem& p) {
-  return p.op == DILCONV_GRAD_INPUT ? out_per_group(p) : in_per_group(p);
-}
-int64_t written_channels(const ConvProblem& p) {
-  return p.op == DILCONV_GRAD_INPUT ? in_per_group(p) : out_per_group(p);
-}
-int chunk_elements(const ConvProblem& p) { return int(16 / dtype_bytes(p.dtype)); }
-
-// Whole chunks, or the part of one that holds them: then a chunk has several taps.
-int padded_channels(const ConvProblem& p, int64_t channels) {
-  const int chunk = chunk_elements(p);
-  if (channels >= chunk) return int(round_up(channels, chunk));
-  int padded = channels > 0 ? 1 : 0;
-  while (padded < channels) padded *= 2;
-  return padded;
-}
-
-int64_t kernel_size(const ConvProblem& p) { return p.kernel[0] * p.kernel[1]; }
 
 GatherAxis make_axis(const ConvProblem& p, int axis) {
   const int stride = int(p.stride[axis]), dilation = int(p.dilation[axis]);
@@ -81,22 +58,6 @@ GatherAxis make_axis(const ConvProblem& p, int axis) {
 int positions(const GatherAxis& axis) { return int(divide_up(axis.written, axis.residues)); }
 // Residues that have positions.
 int residues(const GatherAxis& axis) { return std::min(axis.residues, axis.written); }
-
-ImageParams make_image(const ConvProblem& p, const void* data, const int64_t (&strides)[4],
-                       const int64_t (&size)[2], int64_t channels) {
-  ImageParams image;
-  image.data = data;
-  image.sample = strides[0];
-  image.channel = strides[1];
-  image.row = strides[2];
-  image.column = strides[3];
-  image.group = channels * strides[1];
-  image.height = int(size[0]);
-  image.width = int(size[1]);
-  image.channels = int(channels);
-  image.padded_channels = padded_channels(p, channels);
-  return image;
-}
 
 // The weights as the gather reads them: a sample for each written channel.
 ImageParams weights_in_place(const ConvProblem& p, const Tensors& t) {
@@ -213,7 +174,6 @@ Splits split_gather(const ConvProblem& p, TileName tile) {
   return {int(divide_up(channels, part)), int(part)};
 }
 
-int64_t sum_bytes(const ConvProblem& p) { return p.dtype == DILCONV_FLOAT64 ? 8 : 4; }
 // Of one sample.
 int64_t written_elements(const ConvProblem& p) {
   return p.op == DILCONV_CONV2D ? p.out_channels * p.out_size[0] * p.out_size[1]
@@ -232,21 +192,6 @@ void write_splits(const ConvProblem& p, const Tensors& t, const Splits& splits, 
   g.written_column = channels_last ? channels : 1;
   g.written_row = g.written_column * g.w.written;
   g.bias = nullptr;
-}
-
-int64_t partial_elements(const WeightParams& w) { return int64_t(w.groups) * w.rows * w.pitch; }
-
-// As many parts as keep a large GPU busy, but not so many that adding them up counts; and no part
-// so long that rounding errors grow. By the sizes alone, so that the result is always the same.
-int choose_splits(const ConvProblem& p, const WeightParams& w) {
-  constexpr int64_t kWantedBlocks = 512, kFewestPixels = 512, kMostPixels = 8192;
-  constexpr int64_t kMostBytes = int64_t(32) << 20;
-  const int64_t pixels = p.batch * p.out_size[0] * p.out_size[1];
-  const int64_t blocks = std::max<int64_t>(1, int64_t(w.row_tiles) * w.column_tiles * w.groups);
-  const int64_t wanted = std::max(divide_up(kWantedBlocks, blocks), divide_up(pixels, kMostPixels));
-  const int64_t bytes = std::max<int64_t>(1, partial_elements(w) * 4);
-  const int64_t most = std::min(pixels / kFewestPixels, kMostBytes / bytes);
-  return int(std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, most)));
 }
 
 bool fits_int(int64_t a, int64_t b) { return a == 0 || b <= kIntLimit / a; }
@@ -401,65 +346,6 @@ bool stores_together(const ConvProblem& p, const GatherParams& g, int neighbours
          g.written_sample % neighbours == 0 && g.written_row % neighbours == 0 &&
          g.written_column % neighbours == 0 &&
          reinterpret_cast<uintptr_t>(g.written) % (neighbours * bytes) == 0;
-}
-
-WeightParams make_grad_weight(const ConvProblem& p, const Tensors& t, const TileSize& tile) {
-  WeightParams w = {};
-  WeightOperand x = {}, y = {};
-  x.image = make_image(p, t.x, p.x_strides, p.in_size, in_per_group(p));
-  x.taps = {int(p.kernel[0]), int(p.kernel[1]), int(p.dilation[0]), int(p.dilation[1])};
-  y.image = make_image(p, t.y, p.y_strides, p.out_size, out_per_group(p));
-  y.taps = {1, 1, 0, 0};
-  for (int axis = 0; axis < 2; ++axis) {
-    x.origin[axis] = -int(p.pad_before[axis]);
-    x.step[axis] = int(p.stride[axis]);
-    y.step[axis] = 1;
-    w.kernel[axis] = int(p.kernel[axis]);
-    w.stride[axis] = int(p.stride[axis]);
-    w.dilation[axis] = int(p.dilation[axis]);
-    w.pad[axis] = int(p.pad_before[axis]);
-    w.in_size[axis] = int(p.in_size[axis]);
-    w.out_size[axis] = int(p.out_size[axis]);
-  }
-  w.padded_depths = x.image.padded_channels;
-  w.batch = int(p.batch);
-  w.groups = int(p.groups);
-  const int64_t depths = kernel_size(p) * w.padded_depths, channels = out_per_group(p);
-  const auto area = [&](int64_t rows, int64_t columns) {
-    return round_up(rows, tile.rows) * round_up(columns, tile.columns);
-  };
-  w.taps_are_rows = area(depths, channels) < area(channels, depths);
-  w.left = w.taps_are_rows ? x : y;
-  w.right = w.taps_are_rows ? y : x;
-  w.rows = int(w.taps_are_rows ? depths : channels);
-  w.columns = int(w.taps_are_rows ? channels : depths);
-  w.pitch = int(round_up(w.columns, 4));
-  w.row_tiles = int(divide_up(w.rows, tile.rows));
-  w.column_tiles = int(divide_up(w.columns, tile.columns));
-  w.splits = choose_splits(p, w);
-  w.partial = t.workspace;
-  return w;
-}
-
-ReduceParams make_reduce(const ConvProblem& p, const Tensors& t, const WeightParams& w) {
-  ReduceParams r;
-  r.partial = w.partial;
-  r.taps_are_rows = w.taps_are_rows;
-  r.groups = w.groups;
-  r.rows = w.rows;
-  r.columns = w.columns;
-  r.pitch = w.pitch;
-  r.splits = w.splits;
-  r.channels = int(out_per_group(p));
-  r.depths = int(in_per_group(p));
-  r.padded_depths = w.padded_depths;
-  r.kernel_width = w.kernel[1];
-  r.weight = t.w;
-  r.channel = p.w_strides[0];
-  r.depth = p.w_strides[1];
-  r.row = p.w_strides[2];
-  r.column = p.w_strides[3];
-  return r;
 }
 
 bool copies_chunks(const ConvProblem& p, const ImageParams& image) {

@@ -44,6 +44,7 @@ bool stores_together(const ConvProblem& problem, const GatherParams& params, int
 
 // ---- grad_weight ---------------------------------------------------------------------------
 
+int64_t partial_elements(const WeightParams& params);  // of a split
 WeightParams make_grad_weight(const ConvProblem& problem, const Tensors& tensors,
                               const TileSize& tile);
 ReduceParams make_reduce(const ConvProblem& problem, const Tensors& tensors,
