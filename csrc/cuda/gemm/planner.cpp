@@ -16,7 +16,7 @@ constexpr int64_t kIntLimit = INT32_MAX - 1024;  // with room for the rest of a 
 // on every GPU. Tests set less, for small problems to be cut as large ones are.
 #ifndef DILCONV_BUSY_BLOCKS
 #define DILCONV_BUSY_BLOCKS 264
-#define DILCONV_FEWEST_PRODUCTS 2048
+#define DILCONV_FEWEST_PRODUCTS 4096
 #endif
 constexpr int64_t kBusyBlocks = DILCONV_BUSY_BLOCKS;
 constexpr int64_t kFewestProducts = DILCONV_FEWEST_PRODUCTS;
