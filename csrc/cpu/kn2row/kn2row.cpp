@@ -59,6 +59,18 @@ const MatrixFunctions* native_products(const ConvProblem& p, int isa) {
 // The more channels are written, the better others fill their vectors; the more are summed over,
 // the less it counts that every product is stored and added. The limits are where the one overtook
 // the other among random layers: strided gradients are what others do worst.
+double most_written(const ConvProblem& p, int64_t read, int isa) {
+  const bool native = native_products(p, isa);
+  const double most = native ? 6 : 8, share = std::sqrt(double(read));
+  if ((p.op == DILCONV_CONV2D ? p.x_strides : p.y_strides)[3] != 1)
+    return std::min(most, used(p) * (strided(p) || native ? 1.3 : 1) * share);
+  // Rows of fewer pixels than a vector holds leave the rest of it empty.
+  const double lanes = double(kernels_for(isa).vector_bytes / element_bytes(p));
+  const double width = double(p.op == DILCONV_CONV2D ? p.in_size[1] : p.out_size[1]);
+  const double factor = !strided(p) ? 0.7 : native ? 3 : 1.2;
+  return std::min(most, std::min(1.0, width / lanes) * factor * share);
+}
+
 const char* declines(const ConvProblem& p, int isa) {
   constexpr int64_t kFewRead = 8;
   const bool forward = p.op == DILCONV_CONV2D;
@@ -68,12 +80,7 @@ const char* declines(const ConvProblem& p, int isa) {
   const int64_t read = (forward ? p.in_channels : p.out_channels) / p.groups;
   const int64_t written = (forward ? p.out_channels : p.in_channels) / p.groups;
   if (!matrix && read < kFewRead) return "so few products are not worth storing";
-  const bool pixels = (forward ? p.x_strides : p.y_strides)[3] == 1;
-  const double limit = pixels ? (!strided(p) ? 0.7
-                                 : matrix    ? 3
-                                             : 1.2)
-                              : used(p) * (strided(p) || matrix ? 1.3 : 1);
-  return double(written) > limit * std::sqrt(double(read))
+  return double(written) > most_written(p, read, isa)
              ? "others fill vectors with so many written channels"
              : nullptr;
 }
