@@ -191,11 +191,11 @@ def _strided_total(size: int, kernel: int, stride: int, dilation: int) -> int:
     """Return the padding with which a convolution's output has ceil(size / stride) positions."""
     if stride <= 0:
         raise RuntimeError(f"non-positive stride is not supported, but got stride={stride}")
-    # The last position starts at size - 1 - (size - 1) % stride. This form, and no maximum where it
-    # cannot matter, let torch.export reason about symbolic sizes.
-    reach = dilation * (kernel - 1)
-    total = reach - (size - 1) % stride
-    return total if reach >= stride - 1 else torch.sym_max(total, 0)
+    # Inductor and ONNX get quotients and remainders of negative symbols wrong, so there are none
+    # here; nor a maximum where it cannot matter, so that torch.export can reason about the size.
+    surplus = dilation * (kernel - 1) - (stride - 1)
+    total = surplus + size * (stride - 1) % stride  # = surplus + -size % stride
+    return total if surplus >= 0 else torch.sym_max(total, 0)
 
 
 def _split(totals: list[int], *, lower: bool) -> Pads:

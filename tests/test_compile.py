@@ -78,6 +78,24 @@ def test_inductor_trains_the_same(to_format: Any, autocast: bool, dynamic: bool)
             assert relative_error(actual, expected) < (0.02 if autocast else 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [True, False], ids=["own padding", "next layer's"])
+def test_inductor_indexes_with_sizes_of_strided_padding(own: bool) -> None:
+    """A mirrored index is an expression of the size, from which 'same_upper' takes remainders."""
+    layers: list[nn.Module] = [dc.DilatedConv2d(3, 8, 3, 2, "same_upper", padding_mode="reflect")]
+    if not own:
+        layers = [
+            dc.DilatedConv2d(3, 8, 3, 2, "same_upper", dilation=2),
+            dc.DilatedConv2d(8, 4, 3, padding=1, padding_mode="reflect"),
+        ]
+    net = nn.Sequential(*layers)
+    compiled = torch.compile(net, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for size in ((2, 3, 16, 16), (5, 3, 21, 26)):
+            x = torch.randn(size)
+            assert_agrees(compiled(x), net(x))
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_inductor_copies_nothing(memory_format: torch.memory_format) -> None:
     """Between our ops, forward and backward, there is no kernel of Inductor's: no copies."""

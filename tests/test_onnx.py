@@ -159,6 +159,22 @@ def test_padding_that_depends_on_an_open_size() -> None:
         torch.testing.assert_close(run(proto, x), layer(x).detach())
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", ["same_upper", "same_lower"])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_padded_copies_of_open_sizes(axes: int, padding: str, mode: str) -> None:
+    """Every remainder of the division by the stride; ONNX rounds quotients to zero, Python down."""
+    layer: Any = dc.DilatedConv1d(4, 6, 3, 2, padding, padding_mode=mode)
+    if axes == 2:
+        layer = dc.DilatedConv2d(4, 6, 3, (2, 3), padding, 2, padding_mode=mode)
+    lengths = {2 + axis: torch.export.Dim.DYNAMIC for axis in range(axes)}
+    shapes = ({0: torch.export.Dim.DYNAMIC, **lengths},)
+    proto = export(layer, torch.randn(2, 4, *(14, 15)[:axes]), dynamic_shapes=shapes)
+    for length in range(9, 41):
+        x = torch.randn(1, 4, *(length, 50 - length)[:axes])
+        torch.testing.assert_close(run(proto, x), layer(x).detach())
+
+
 def test_nothing_but_the_exporter_decomposes() -> None:
     """And torch's table has no rule: Inductor would raise an error for it where CI is set."""
     program = torch.export.export(dc.convert(network()), (torch.randn(IMAGE),))
