@@ -214,8 +214,10 @@ def effective_field(
     if not weight.sum() > 0:
         raise ValueError("no gradient of the middle output reaches the input")
     weight = weight / weight.sum()
-    axes = range(weight.dim())
-    profiles = [weight.sum([other for other in axes if other != axis]) for axis in axes]
+    # A sum over the other axes would be one over all in 1-D, where there are none.
+    profiles = [
+        weight.movedim(axis, 0).reshape(n, -1).sum(1) for axis, n in enumerate(weight.shape)
+    ]
     return EffectiveField(weight, tuple(map(_deviation, profiles)), tuple(map(_extent, profiles)))
 
 

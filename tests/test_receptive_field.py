@@ -133,6 +133,16 @@ def test_effective_field_of_a_mean_filter() -> None:
     assert field.deviation == pytest.approx((2**0.5, (2 / 3) ** 0.5))
 
 
+def test_effective_field_of_recordings() -> None:
+    net = C1(1, 1, 5, padding="same", bias=False)
+    nn.init.ones_(net.weight)
+    field = dc.effective_field(net, (1, 15))
+    torch.testing.assert_close(field.weight[5:10], torch.full((5,), 1 / 5, dtype=torch.float64))
+    assert field.extent == (5,)
+    assert field.deviation == pytest.approx((2**0.5,))
+    assert str(field).startswith("length: 95 %")
+
+
 def test_effective_field_is_smaller_than_the_theoretical() -> None:
     """Paths to the middle of the field outnumber those to its edge."""
     torch.manual_seed(0)
