@@ -5,12 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import functional
 from ._arguments import IntOrPair
 from ._transposed import transposed_geometry
 from .padding import TRANSPOSED_STRINGS, Padding, PaddingMode, unknown_string
+
+
+@torch.fx.wrap  # a traced graph calls it: it cannot be traced, since sizes decide
+def output_padding_for(
+    output_size: Sequence[int],
+    rank: int,
+    input_size: Sequence[int],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: str | tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> tuple[int, ...]:
+    """Return the output_padding for an ``output_size``, by torch's rule, for any padding."""
+    axes = len(kernel)
+    if len(output_size) not in (axes, rank):
+        raise ValueError(
+            f"ConvTranspose{axes}D: for {rank}D input, output_size must have {axes} or "
+            f"{rank} elements (got {len(output_size)})"
+        )
+    smallest, *_ = transposed_geometry(input_size, kernel, stride, padding, 0, dilation)
+    fixed = isinstance(padding, str)
+    largest = [
+        size if fixed else size + step - 1 for size, step in zip(smallest, stride, strict=True)
+    ]
+    wanted = output_size[-axes:]
+    if any(not a <= n <= b for a, n, b in zip(smallest, wanted, largest, strict=True)):
+        raise ValueError(
+            f"requested an output size of {output_size}, but valid sizes range from "
+            f"{list(smallest)} to {largest} (for an input of {input_size})"
+        )
+    return tuple(n - size for n, size in zip(wanted, smallest, strict=True))
 
 
 class TransposedLayer(nn.Module):
@@ -79,7 +111,9 @@ class TransposedLayer(nn.Module):
             )
         extra = self.output_padding
         if output_size is not None:
-            extra = self._extra_for(input, output_size)
+            geometry = (self.kernel_size, self.stride, self.padding, self.dilation)
+            size = self._input_size(input)
+            extra = output_padding_for(output_size, input.dim(), size, *geometry)
         return self._transpose(input, extra)
 
     def _transpose(self, input: Tensor, output_padding: tuple[int, ...]) -> Tensor:
@@ -97,27 +131,3 @@ class TransposedLayer(nn.Module):
 
     def _input_size(self, input: Tensor) -> Sequence[int]:
         return input.shape[-len(self.kernel_size) :]
-
-    def _extra_for(self, input: Tensor, output_size: list[int]) -> tuple[int, ...]:
-        """Return the output_padding for an ``output_size``, by torch's rule, for any padding."""
-        axes = len(self.kernel_size)
-        if len(output_size) not in (axes, input.dim()):
-            raise ValueError(
-                f"ConvTranspose{axes}D: for {input.dim()}D input, output_size must have {axes} or "
-                f"{input.dim()} elements (got {len(output_size)})"
-            )
-        size = self._input_size(input)
-        geometry = (self.kernel_size, self.stride, self.padding, 0, self.dilation)
-        smallest, *_ = transposed_geometry(size, *geometry)
-        fixed = isinstance(self.padding, str)
-        largest = [
-            size if fixed else size + step - 1
-            for size, step in zip(smallest, self.stride, strict=True)
-        ]
-        wanted = output_size[-axes:]
-        if any(not a <= n <= b for a, n, b in zip(smallest, wanted, largest, strict=True)):
-            raise ValueError(
-                f"requested an output size of {output_size}, but valid sizes range from "
-                f"{list(smallest)} to {largest} (for an input of {size})"
-            )
-        return tuple(n - size for n, size in zip(wanted, smallest, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,14 +36,27 @@ def _known_to_torch(padding: Any) -> Any:
     return 0
 
 
+@torch.fx.wrap  # a traced graph calls it: it cannot be traced, since the input's size decides
+def _strided_amounts(
+    padding: str,
+    input: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> list[int]:
+    """Return what F.pad takes for 'same_upper' and 'same_lower'."""
+    axes = len(kernel)
+    sizes = input.shape[-axes:]
+    top, bottom, left, right = string_pads(padding, sizes, kernel, stride, dilation)
+    return [left, right, top, bottom][: 2 * axes]
+
+
 def _pad_like_mode(layer: nn.Conv1d | nn.Conv2d, input: Tensor) -> Tensor:
     """Pad ``input`` by the layer's ``padding`` in its ``padding_mode`` (any but 'zeros')."""
     amounts = layer._reversed_padding_repeated_twice
     if layer.padding in ("same_upper", "same_lower"):
-        axes = len(layer.kernel_size)
-        arguments = (layer.kernel_size, layer.stride, layer.dilation)
-        top, bottom, left, right = string_pads(layer.padding, input.shape[-axes:], *arguments)
-        amounts = [left, right, top, bottom][: 2 * axes]
+        geometry = (layer.kernel_size, layer.stride, layer.dilation)
+        amounts = _strided_amounts(layer.padding, input, *geometry)
     return F.pad(input, amounts, mode=layer.padding_mode)
 
 

@@ -155,6 +155,35 @@ def test_copies(case: Case) -> None:
     assert torch.equal(module(x), expected)
 
 
+class Upsampled(nn.Module):
+    """A transposed layer that is told its output's size, by another tensor or by numbers."""
+
+    def __init__(self, layer: nn.Module, size: list[int] | None = None) -> None:
+        super().__init__()
+        self.layer, self.size = layer, size
+
+    def forward(self, x: Tensor, like: Tensor) -> Any:
+        return self.layer(x, self.size or like.shape[-2:])
+
+
+@pytest.mark.parametrize(
+    ("module", "sizes"),
+    [
+        (Upsampled(DT(4, 4, 3, 2, 1)), [(2, 4, 9, 8), (2, 4, 17, 16)]),
+        (Upsampled(DT(4, 4, 3, 2, 1), [18, 15]), [(2, 4, 9, 8), (1,)]),
+        (Upsampled(DT(4, 4, 3, 2, "same_upper")), [(2, 4, 9, 8), (2, 4, 18, 16)]),
+        (D2(4, 6, 3, 2, "same_upper", padding_mode="reflect"), [IMAGE]),
+        (D1(4, 6, 3, 2, "same_lower", padding_mode="circular"), [LINE]),
+    ],
+    ids=["by a tensor", "by numbers", "same_upper", "reflect", "circular"],
+)
+def test_fx_traces_what_depends_on_sizes(module: nn.Module, sizes: list[tuple[int, ...]]) -> None:
+    """torch.nn's layers are leaves to torch.fx; it looks into ours, where sizes have no length."""
+    graph = torch.fx.symbolic_trace(module)
+    inputs = [torch.randn(size) for size in sizes]
+    assert torch.equal(graph(*inputs), module(*inputs))
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize(
     "padding", [(0, 1, 2, 3), (2, 0, 0, 0), "same_upper", "same_lower"], ids=str
