@@ -34,6 +34,14 @@ def _register() -> None:
     def groups_of(stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> int:
         return groups
 
+    def reach_all(channels: int, mesh: Any) -> bool:
+        """Whether every rank would get some: from no channels the operators make none.
+
+        DTensor gives ranks equal shares, rounded up, as long as there are any.
+        """
+        shares = ((ranks, -(-channels // ranks)) for ranks in mesh.shape)
+        return all(channels > (ranks - 1) * share for ranks, share in shares)
+
     def activation(
         data: Any, weight: Any, bias: Any, groups: int, written: int, read: int
     ) -> Rules:
@@ -47,9 +55,9 @@ def _register() -> None:
         rules: Rules = [([Replicate()], [Replicate()] * (2 + biases))]
         if batched:
             rules.append(([Shard(0)], [Shard(0), Replicate(), *[Replicate()] * biases]))
-        if groups == 1:
+        if groups == 1 and reach_all(weight.shape[written], weight.mesh):
             rules.append(([Shard(channel)], [Replicate(), Shard(written), *[Shard(0)] * biases]))
-        if groups == 1 and bias is None:
+        if groups == 1 and bias is None and reach_all(weight.shape[read], weight.mesh):
             rules.append(([Partial()], [Shard(channel), Shard(read)]))
         return rules
 
@@ -69,8 +77,10 @@ def _register() -> None:
         if batched:
             rules.append(([Partial()], [Shard(0), Shard(0)]))
         if groups_of(*geometry) == 1:
-            rules.append(([Shard(0)], [Shard(channel), Replicate()]))
-            rules.append(([Shard(1)], [Replicate(), Shard(channel)]))
+            if reach_all(grad_output.shape[channel], input.mesh):
+                rules.append(([Shard(0)], [Shard(channel), Replicate()]))
+            if reach_all(input.shape[channel], input.mesh):
+                rules.append(([Shard(1)], [Replicate(), Shard(channel)]))
         return rules
 
     propagator = DTensor._op_dispatcher.sharding_propagator

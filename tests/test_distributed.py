@@ -148,6 +148,34 @@ def test_dtensor_needs_no_communication(tmp_path: Path) -> None:
     in_processes(2, tmp_path, _dtensor)
 
 
+def _few_channels() -> None:
+    """5 channels over 4 ranks leave the last with none: written, read, and of transposed layers."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (4,))
+    whole = Replicate()
+    for function, x, w, placements in (
+        (dc.functional.conv2d, _randn(2, 3, 7, 7), _randn(5, 3, 3, 3), (whole, Shard(0))),
+        (dc.functional.conv2d, _randn(2, 5, 7, 7), _randn(4, 5, 3, 3), (Shard(1), Shard(1))),
+        (dc.functional.conv_transpose2d, _randn(2, 3, 7, 7), _randn(3, 5, 3, 3), (whole, Shard(1))),
+    ):
+        leaves = [t.clone().requires_grad_() for t in (x, w)]
+        pairs = zip((x, w), placements, strict=True)
+        shards = [distribute_tensor(t, mesh, [p]).requires_grad_() for t, p in pairs]
+        expected, y = function(*leaves), function(*shards).full_tensor()
+        assert relative_error(y.detach(), expected.detach()) < 1e-12
+        expected.square().sum().backward()
+        y.square().sum().backward()
+        for shard, leaf in zip(shards, leaves, strict=True):
+            assert relative_error(shard.grad.full_tensor(), leaf.grad) < 1e-12
+
+
+@pytest.mark.slow
+def test_dtensor_with_fewer_channels_than_shares(tmp_path: Path) -> None:
+    in_processes(4, tmp_path, _few_channels)
+
+
 # (rows of the image, kernel, stride, padding, dilation, groups, dim, rows per rank or None)
 SPATIAL: list[tuple[Any, ...]] = [
     ((16, 9), (3, 3), 1, 1, 1, 1, -2, None),
