@@ -64,7 +64,13 @@ BAD: list[Bad] = [
     _conv2d("weight rank 3", "weight", "[6, 4, 3]", w=torch.ones(6, 4, 3)),
     _conv2d("weight rank 5", "weight", "[6, 4, 3, 3, 3]", w=torch.ones(6, 4, 3, 3, 3)),
     _conv2d("weight rank 0", "weight", w=torch.tensor(1.0)),
-    _conv2d("kernel over image", "9", "8", "Kernel size", w=torch.ones(6, 4, 9, 3)),
+    _conv2d(
+        "kernel over image",
+        "Calculated padded input size per channel: (8 x 8). Kernel size: (9 x 3). "
+        "Kernel size can't be greater than actual input size",
+        "height",
+        w=torch.ones(6, 4, 9, 3),
+    ),
     _conv2d("dilated kernel over image", "9", "8", dilation=4),
     _conv2d("dilated kernel over padded image", "13", "12", dilation=6, padding=2),
     _conv2d("empty image", "input", "0", x=torch.ones(2, 4, 0, 8)),
@@ -125,7 +131,13 @@ BAD: list[Bad] = [
     _conv1d("input rank 4", "input", "[2, 4, 8, 8]", x=X),
     _conv1d("weight rank 4", "weight", "[6, 4, 3, 3]", w=W),
     _conv1d("weight rank 2", "weight", "[6, 4]", w=torch.ones(6, 4)),
-    _conv1d("kernel over line", "9", "11", "Kernel size", dilation=5),
+    _conv1d(
+        "kernel over line",
+        "Calculated padded input size per channel: (9). Kernel size: (11). "
+        "Kernel size can't be greater than actual input size",
+        "dilation 5",
+        dilation=5,
+    ),
     _conv1d("stride of 2", "stride", "[1, 1]", stride=(1, 1)),
     _conv1d("stride 0", "stride", "0", stride=0),
     _conv1d("padding -2", "padding", "-2", padding=-2),

@@ -92,9 +92,15 @@ std::array<SymInt, 2> two_sizes(const char* name, SymIntArrayRef sizes, const Sh
   return {shape.spatial == 2 ? sizes[0] : SymInt(1), sizes[shape.spatial - 1]};
 }
 
+// "5" or "5 x 7": torch's way to write a size.
+std::string by_axis(const std::array<SymInt, 2>& sizes, const Shape& shape) {
+  return shape.spatial == 1 ? c10::str(sizes[1]) : c10::str(sizes[0], " x ", sizes[1]);
+}
+
 // The output size that the input size, kernel and arguments give.
 std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
-  std::array<SymInt, 2> result;
+  std::array<SymInt, 2> padded;
+  std::array<SymInt, 2> reach;
   for (int axis = 0; axis < 2; ++axis) {
     TORCH_CHECK(shape.kernel[axis] >= 1, "kernel ", kAxisNames[axis], " must be positive, but got ",
                 shape.kernel[axis]);
@@ -105,12 +111,18 @@ std::array<SymInt, 2> output_size(const Shape& shape, const ConvArgs& args) {
                 kAxisNames[axis], " ", shape.kernel[axis], " or input ", kAxisNames[axis], " ",
                 shape.in_size[axis], " is too large: expected at most ", kLargest, " and ",
                 kLargestSize);
-    const SymInt padded = shape.in_size[axis] + args.padding[2 * axis] + args.padding[2 * axis + 1];
-    const SymInt reach = args.dilation[axis] * (shape.kernel[axis] - 1) + 1;
-    TORCH_CHECK(padded >= reach, "Calculated padded input size per channel along the ",
-                kAxisNames[axis], ": ", padded, ". Kernel size: ", reach, " (with dilation ",
-                args.dilation[axis], "). Kernel size can't be greater than actual input size");
-    result[axis] = (padded - reach) / args.stride[axis] + 1;
+    padded[axis] = shape.in_size[axis] + args.padding[2 * axis] + args.padding[2 * axis + 1];
+    reach[axis] = args.dilation[axis] * (shape.kernel[axis] - 1) + 1;
+  }
+  std::array<SymInt, 2> result;
+  for (int axis = 0; axis < 2; ++axis) {
+    // torch's words, which callers may look for, and then the axis.
+    TORCH_CHECK(padded[axis] >= reach[axis], "Calculated padded input size per channel: (",
+                by_axis(padded, shape), "). Kernel size: (", by_axis(reach, shape),
+                "). Kernel size can't be greater than actual input size, but along the ",
+                kAxisNames[axis], " a kernel of ", shape.kernel[axis], " with dilation ",
+                args.dilation[axis], " reaches over ", reach[axis], " of ", padded[axis]);
+    result[axis] = (padded[axis] - reach[axis]) / args.stride[axis] + 1;
   }
   return result;
 }
