@@ -145,10 +145,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "info":
         print(info())
-    elif options.model is not None:
-        print(receptive_field(options.model, tuple(options.input)))
-    else:
-        _show_layers(options.layers, options.picture)
+        return 0
+    if options.model is not None and options.picture is not None:
+        field.error("--picture draws --layers: a model is run, and may be no chain of layers")
+    try:
+        if options.model is not None:
+            print(receptive_field(options.model, tuple(options.input)))
+        else:
+            _show_layers(options.layers, options.picture)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        # A number, an input's size or a file's name that does not do: no traceback tells more.
+        field.exit(2, f"{field.prog}: error: {str(error).splitlines()[0]}\n")
     return 0
 
 

@@ -61,7 +61,8 @@ def gridding(model_or_layers: nn.Module | Iterable[Any]) -> Gridding:
     """Say which pixels of their receptive field a chain of layers never reads.
 
     Args:
-        model_or_layers: as for ``receptive_field``.
+        model_or_layers: as for ``receptive_field`` without ``input_size``: a model's modules are
+            taken in the order in which they were registered, whatever the order they run in.
 
     Returns:
         A ``Gridding`` with one entry per axis.

@@ -12,6 +12,7 @@ Convolutional Neural Networks", NIPS 2016.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ._options import options
 from ._receptive_field import ReceptiveField, Row
 
 _CHUNK = 32  # samples at a time, to bound memory
+_NARROW = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -37,6 +39,16 @@ def _as_measured(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _runner(model: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]:
+    """Return the model; one of 16-bit types with its tensors in ``dtype`` for the call.
+
+    torch's own 16-bit convolutions spread NaN beyond its window.
+    """
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    wide = {name: t.to(dtype) for name, t in tensors if t.dtype in _NARROW}
+    return (lambda x: torch.func.functional_call(model, wide, (x,))) if wide else model
 
 
 def _first_tensor(value: Any) -> Tensor:
@@ -76,7 +88,9 @@ def _reach(model: nn.Module, input_size: tuple[int, ...], axis: int) -> dict[str
     """For each leaf module, and "" for the model: (input rows, output rows), True where seen."""
     length = input_size[1 + axis]
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    dtype = torch.float32 if dtype in _NARROW else dtype
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    run = _runner(model, dtype)
     marks: dict[str, list[Tensor]] = {}
 
     def note(name: str, output: Any, samples: int) -> None:
@@ -91,7 +105,7 @@ def _reach(model: nn.Module, input_size: tuple[int, ...], axis: int) -> dict[str
             x = torch.zeros(count, *input_size, dtype=dtype, device=device)
             for sample in range(count):
                 x[sample].select(1 + axis, first + sample).fill_(float("nan"))
-            note("", _first_tensor(model(x)), count)
+            note("", _first_tensor(run(x)), count)
     passes = -(-length // _CHUNK)
     return {name: torch.cat(found) for name, found in marks.items() if len(found) == passes}
 

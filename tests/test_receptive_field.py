@@ -121,6 +121,15 @@ def test_global_layers_and_small_inputs_are_said() -> None:
         dc.receptive_field([dc.Layer(3)], (1, 12, 12))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_field_of_16_bit_models(dtype: torch.dtype) -> None:
+    """torch's bfloat16 convolution of one channel spreads NaN over its neighbours."""
+    layers = [C2(1, 1, 3, padding=2, dilation=2), nn.BatchNorm2d(1), C2(1, 1, 3, dilation=3)]
+    net = nn.Sequential(*layers).to(dtype)
+    assert dc.receptive_field(net, (1, 40, 40)).size == (11, 11)
+    assert {t.dtype for t in net.parameters()} == {dtype}
+
+
 def test_effective_field_of_a_mean_filter() -> None:
     """One 5×3 window of ones: all its pixels matter alike, and no others."""
     net = C2(1, 1, (5, 3), padding="same", bias=False)
@@ -263,6 +272,38 @@ def test_command_runs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["receptive-field", "--model", wrong])
         assert "package.module:name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--layers", "k0"], "kernel_size must be positive"),
+        (["--layers", "k3d0"], "dilation must be positive"),
+        (["--layers", "k3", "--picture", "field.foo"], "Format 'foo' is not supported"),
+        (["--layers", "k3", "--picture", "no/such/folder/field.png"], "No such file or directory"),
+        (["--model", "test_receptive_field:build", "--picture", "field.png"], "--picture draws"),
+        (["--model", "test_receptive_field:build", "--input", "3"], "input_size must be (C, H, W)"),
+        (["--model", "test_receptive_field:build", "--input", "3", "72", "70"], "channels"),
+    ],
+)
+def test_command_refuses_in_a_line(
+    arguments: list[str],
+    word: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "--picture" in arguments:
+        pytest.importorskip("matplotlib")
+    from dilconv_ext.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["receptive-field", *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "receptive-field: error: " in error
+    assert word in error
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
