@@ -36,16 +36,33 @@ def succeed(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def unpacked_source(folder: Path) -> Path:
+    """Make the source archive, unpack it, and return where."""
+    # What an earlier list names is shipped again, and would hide what MANIFEST.in leaves out.
+    (ROOT / "dilconv_ext.egg-info" / "SOURCES.txt").unlink(missing_ok=True)
+    backend = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
+    succeed(sys.executable, "-c", backend, folder, cwd=ROOT)
+    (archive,) = folder.glob("dilconv_ext-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a checkout knows its files")
+def test_the_source_distribution_is_the_checkout(tmp_path):
+    """Its Makefile and its tests need all of the others: scripts, helpers, examples."""
+    source = unpacked_source(tmp_path)
+    tracked = succeed("git", "ls-files", "--cached", cwd=ROOT).splitlines()
+    assert not [name for name in tracked if not (source / name).exists()]
+    assert not list(source.rglob("__pycache__"))
+    succeed("make", "--dry-run", "test", cwd=source)
+
+
 @pytest.mark.slow
 def test_a_wheel_from_the_source_distribution_works_alone(tmp_path, monkeypatch):
     """Nothing but the wheel and torch is on the path, so a file left out of either shows."""
     python = [sys.executable, "-m"]
-    backend = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
-    succeed(sys.executable, "-c", backend, tmp_path, cwd=ROOT)
-    (archive,) = tmp_path.glob("dilconv_ext-*.tar.gz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
-    source = tmp_path / archive.name.removesuffix(".tar.gz")
+    source = unpacked_source(tmp_path)
     monkeypatch.setenv("DILCONV_WHEEL", "1")
     wheel_options = ["--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path]
     succeed(*python, "pip", "wheel", *wheel_options, source, cwd=tmp_path)
@@ -81,9 +98,9 @@ print(dilconv_ext.__file__)
 
     # The tests themselves, where no checkout is near.
     tests = tmp_path / "elsewhere"
-    shutil.copytree(ROOT / "tests", tests / "tests")
+    shutil.copytree(source / "tests", tests / "tests")
     for file in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / file, tests / file)
+        shutil.copy(source / file, tests / file)
     chosen = ["tests/test_functional.py", "tests/test_modules.py", "tests/test_convert.py"]
     done = succeed(fresh, "-m", "pytest", "--slow=none", "-q", *chosen, cwd=tests)
     assert " passed" in done
