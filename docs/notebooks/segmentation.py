@@ -7,9 +7,16 @@
 
 # %%
 import copy
+import sys
 
 import torch
 from torch import nn
+
+try:
+    import torchvision  # noqa: F401
+except (ImportError, RuntimeError):
+    # Built for another torch, and transformers would fail with it, which can do without.
+    sys.modules["torchvision"] = None  # type: ignore[assignment]
 from transformers import MobileViTConfig, MobileViTForSemanticSegmentation
 
 import dilconv_ext as dc
