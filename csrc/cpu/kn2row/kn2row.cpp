@@ -40,7 +40,7 @@ const char* refuses(const ConvProblem& p, int) {
   return nullptr;
 }
 
-// Which of the products with the read pixels are added to a written one.
+// The part of the products with read pixels that is added to a written one.
 double used(const ConvProblem& p) {
   double part = 1;
   for (int axis = 0; axis < 2; ++axis) {
