@@ -274,8 +274,8 @@ MUTANTS = [
     _pack(
         "swapped axes in packing",
         "gemm/passes.h",
-        "row * p.row + column * p.column",
-        "row * p.column + column * p.row",
+        "read * p.read + row * p.row + column * p.column",
+        "read * p.read + row * p.column + column * p.row",
         WRONG,
     ),
     _pack(
