@@ -3,29 +3,29 @@
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
 // What both arrangements share.
-class PairOperands : public Kn2rowOperands<BFloat16> {
- public:
-  using Operand = BFloat16;
-
-  BFloat16* packed = nullptr;
-
+class PairOperands : public Kn2rowOperands<BFloat16, BFloat16> {
  protected:
-  PairOperands(const Kn2rowPlan& plan, const BFloat16* read, const BFloat16* weight)
-      : Kn2rowOperands(plan, read, weight),
-        depth_(round_up(p_.read_channels, 2)),
+  PairOperands(const Kn2rowPlan& plan, const void* read, const void* weight, int64_t unit,
+               int64_t largest)
+      : Kn2rowOperands(plan, read, weight, round_up(plan.tensors.read_channels, 2), unit, largest),
         depths_(depth_ / 2, kPanelDepth) {}
 
-  // A lane's pairs, `distance` elements apart; zero beyond the last lane and the last channel.
-  void pack_lane(BFloat16* to, int64_t distance, int64_t group, int64_t lane) const {
-    const bool any = lane < total_;
-    const BFloat16* from = weights_of(group, any ? lane : 0);
-    for (int64_t c = 0; c < depth_; ++c)
-      to[c / 2 * distance + c % 2] =
-          any && c < p_.read_channels ? from[c * p_.weight_strides[1]] : BFloat16{0};
+  // A block's lanes, `lane_distance` elements apart, and their pairs `pair_distance`; zero beyond
+  // the last lane and the last channel.
+  void pack_block(int64_t index, int64_t lane_distance, int64_t pair_distance) const {
+    const int64_t group = index / blocks.parts, block = index % blocks.parts;
+    const int64_t first = first_lane(block);
+    BFloat16* to = weights(group, block);
+    for (int64_t k = 0; k < lanes(block); ++k, to += lane_distance) {
+      const bool any = first + k < total_;
+      const BFloat16* from = weights_of(group, any ? first + k : 0);
+      for (int64_t c = 0; c < depth_; ++c)
+        to[c / 2 * pair_distance + c % 2] =
+            any && c < p_.read_channels ? from[c * p_.weight_strides[1]] : BFloat16{0};
+    }
   }
 
-  const int64_t depth_;  // of the summation, in whole pairs
-  const Cut depths_;     // of these pairs
+  const Cut depths_;  // of the summation, in pairs
 };
 
 // Rows of a register tile are pixels, whose products are in vectors of lanes.
@@ -33,22 +33,11 @@ class LanePairs : public PairOperands {
  public:
   static constexpr int64_t kSegment = 64, kBlockLanes = kTileVectors * kSquareLanes;
 
-  LanePairs(const Kn2rowPlan& plan, const BFloat16* read, const BFloat16* weight)
-      : PairOperands(plan, read, weight),
-        blocks((total_ + kSquareLanes - 1) / kSquareLanes, kTileVectors) {}
+  LanePairs(const Kn2rowPlan& plan, const void* read, const void* weight)
+      : PairOperands(plan, read, weight, kSquareLanes, kTileVectors) {}
 
-  int64_t first_lane(int64_t block) const { return blocks.begin(block) * kSquareLanes; }
-  int64_t lanes(int64_t block) const { return blocks.size(block) * kSquareLanes; }
-  int64_t packed_size() const { return p_.groups * group_size(); }
-  int64_t pack_tasks() const { return p_.groups * blocks.parts; }
+  void pack(int64_t index) const { pack_block(index, 2, 2 * lanes(index % blocks.parts)); }
   int64_t scratch_bytes() const { return Scratch(nullptr, *this).bytes; }
-
-  void pack(int64_t index) const {
-    const int64_t group = index / blocks.parts, block = index % blocks.parts;
-    const int64_t width = lanes(block);
-    for (int64_t k = 0; k < width; ++k)
-      pack_lane(weights(group, block) + 2 * k, 2 * width, group, first_lane(block) + k);
-  }
 
   struct Scratch {
     Scratch(char* base, const LanePairs& k) {
@@ -88,20 +77,11 @@ class LanePairs : public PairOperands {
             scratch.rows + tiles.begin(t), layout, weights(group, block), &piece, 1,
             {scratch.products + tiles.begin(t) * kBlockLanes, kBlockLanes, d > 0});
     }
-    for (int64_t v = 0; v < width; v += kSquareLanes)
-      for (int64_t q = 0; q < count; q += kSquareLanes)
-        transpose_square(planes + v * pitch + q, pitch, scratch.products + q * kBlockLanes + v,
-                         kBlockLanes);
+    turn_products(planes, pitch, scratch.products, kBlockLanes, width, count);
   }
-
-  const Cut blocks;  // of vectors of lanes
 
  private:
   bool in_place() const { return p_.read_strides[1] == 1 && depth_ == p_.read_channels; }
-  int64_t group_size() const { return blocks.total * kSquareLanes * depth_; }
-  BFloat16* weights(int64_t group, int64_t block) const {
-    return packed + group * group_size() + first_lane(block) * depth_;
-  }
 };
 
 // Rows of a register tile are lanes, whose products are in vectors of pixels.
@@ -109,18 +89,11 @@ class PixelPairs : public PairOperands {
  public:
   static constexpr int64_t kSegment = 2 * kTileVectors * kSquareLanes, kBlockLanes = kRowUnits;
 
-  PixelPairs(const Kn2rowPlan& plan, const BFloat16* read, const BFloat16* weight)
-      : PairOperands(plan, read, weight), blocks(total_, kRowUnits) {}
+  PixelPairs(const Kn2rowPlan& plan, const void* read, const void* weight)
+      : PairOperands(plan, read, weight, 1, kRowUnits) {}
 
-  int64_t first_lane(int64_t block) const { return blocks.begin(block); }
-  int64_t lanes(int64_t block) const { return blocks.size(block); }
-  int64_t packed_size() const { return p_.groups * total_ * depth_; }
-  int64_t pack_tasks() const { return p_.groups * total_; }
+  void pack(int64_t index) const { pack_block(index, depth_, 2); }
   int64_t scratch_bytes() const { return Scratch(nullptr, *this).bytes; }
-
-  void pack(int64_t index) const {
-    pack_lane(packed + index * depth_, 2, index / total_, index % total_);
-  }
 
   struct Scratch {
     Scratch(char* base, const PixelPairs& k) {
@@ -160,8 +133,7 @@ class PixelPairs : public PairOperands {
     const OperandLayout layout = {1, 0, 2, 1, 2 * kSegment, 2 * kSquareLanes};
     const Cut tiles((count + kSquareLanes - 1) / kSquareLanes, kTileVectors);
     const BFloat16* rows[kRowUnits];
-    for (int64_t r = 0; r < lanes(block); ++r)
-      rows[r] = packed + (group * total_ + first_lane(block) + r) * depth_;
+    for (int64_t r = 0; r < lanes(block); ++r) rows[r] = weights(group, block) + r * depth_;
     for (int64_t d = 0; d < depths_.parts; ++d)
       for (int64_t t = 0; t < tiles.parts; ++t) {
         const int64_t first = tiles.begin(t) * kSquareLanes;
@@ -171,29 +143,4 @@ class PixelPairs : public PairOperands {
                                                                1, {planes + first, pitch, d > 0});
       }
   }
-
-  const Cut blocks;  // of lanes
 };
-
-// Calls use(kernel) with the one that the plan is for.
-template <class Use>
-auto with_pairs_kn2row(const Kn2rowPlan& plan, int workers, const void* read, const void* weight,
-                       const void* bias, void* written, void* workspace, const Use& use) {
-  if (plan.pixels_in_vectors)
-    return use(
-        Kn2row<BFloat16, float, PixelPairs>(plan, workers, read, weight, bias, written, workspace));
-  return use(
-      Kn2row<BFloat16, float, LanePairs>(plan, workers, read, weight, bias, written, workspace));
-}
-
-inline size_t pairs_kn2row_workspace(const Kn2rowPlan& plan, int workers) {
-  return with_pairs_kn2row(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr,
-                           [](const auto& kernel) { return kernel.workspace_bytes(); });
-}
-
-inline void run_pairs_kn2row(const Kn2rowPlan& plan, const void* read, const void* weight,
-                             const void* bias, void* written, void* workspace,
-                             const TaskPool& pool) {
-  with_pairs_kn2row(plan, pool.workers, read, weight, bias, written, workspace,
-                    [&](auto&& kernel) { kernel.run(pool); });
-}

@@ -4,29 +4,30 @@
 
 // What both arrangements share: operands are widened.
 template <class S, class T>
-class WideOperands : public Kn2rowOperands<S> {
-  using Base = Kn2rowOperands<S>;
+class WideOperands : public Kn2rowOperands<S, T> {
+  using Base = Kn2rowOperands<S, T>;
 
  public:
-  using Operand = T;
-
-  T* packed = nullptr;
-
- protected:
-  using Base::p_, Base::total_;
-
-  WideOperands(const Kn2rowPlan& plan, const S* read, const S* weight)
-      : Base(plan, read, weight), depths_(p_.read_channels, kPanelDepth) {}
-
-  // to[step * width + k]: the weights of lanes first + k, zero beyond the last.
-  void pack_lanes(T* to, int64_t group, int64_t first, int64_t width) const {
+  // Step by step, the weights of a block's lanes; zero beyond the last.
+  void pack(int64_t index) const {
+    const int64_t group = index / this->blocks.parts, block = index % this->blocks.parts;
+    const int64_t first = this->first_lane(block), width = this->lanes(block);
+    T* to = this->weights(group, block);
     for (int64_t k = 0; k < width; ++k) {
-      const bool any = first + k < total_;
+      const bool any = first + k < this->total_;
       const S* from = this->weights_of(group, any ? first + k : 0);
       for (int64_t c = 0; c < p_.read_channels; ++c)
         to[c * width + k] = any ? T(widen(from[c * p_.weight_strides[1]])) : T(0);
     }
   }
+
+ protected:
+  using Base::p_;
+
+  WideOperands(const Kn2rowPlan& plan, const void* read, const void* weight, int64_t unit,
+               int64_t largest)
+      : Base(plan, read, weight, plan.tensors.read_channels, unit, largest),
+        depths_(p_.read_channels, kPanelDepth) {}
 
   const Cut depths_;  // of the summation
 };
@@ -35,24 +36,15 @@ class WideOperands : public Kn2rowOperands<S> {
 template <class S, class T>
 class LaneProducts : public WideOperands<S, T> {
   using Base = WideOperands<S, T>;
-  using Base::p_, Base::total_, Base::depths_;
+  using Base::p_, Base::depths_;
 
  public:
   static constexpr int64_t kSegment = 64, kBlockLanes = kMaxVectors * kLanes<T>;
 
-  LaneProducts(const Kn2rowPlan& plan, const S* read, const S* weight)
-      : Base(plan, read, weight), blocks((total_ + kLanes<T> - 1) / kLanes<T>, kMaxVectors) {}
+  LaneProducts(const Kn2rowPlan& plan, const void* read, const void* weight)
+      : Base(plan, read, weight, kLanes<T>, kMaxVectors) {}
 
-  int64_t first_lane(int64_t block) const { return blocks.begin(block) * kLanes<T>; }
-  int64_t lanes(int64_t block) const { return blocks.size(block) * kLanes<T>; }
-  int64_t packed_size() const { return p_.groups * group_size(); }
-  int64_t pack_tasks() const { return p_.groups * blocks.parts; }
   int64_t scratch_bytes() const { return Scratch(nullptr, *this).bytes; }
-
-  void pack(int64_t index) const {
-    const int64_t group = index / blocks.parts, block = index % blocks.parts;
-    this->pack_lanes(weights(group, block), group, first_lane(block), lanes(block));
-  }
 
   struct Scratch {
     Scratch(char* base, const LaneProducts& k) {
@@ -94,27 +86,17 @@ class LaneProducts : public WideOperands<S, T> {
 
   void multiply(const Scratch& scratch, int64_t group, int64_t block, int64_t count, T* planes,
                 int64_t pitch) const {
-    const int64_t vectors = blocks.size(block), width = lanes(block);
+    const int64_t vectors = this->blocks.size(block), width = this->lanes(block);
     const Cut tiles(count, kMaxRows);
     for (int64_t d = 0; d < depths_.parts; ++d) {
-      const Steps<T> steps = {weights(group, block) + depths_.begin(d) * width, depths_.size(d)};
+      const Steps<T> steps = {this->weights(group, block) + depths_.begin(d) * width,
+                              depths_.size(d)};
       for (int64_t t = 0; t < tiles.parts; ++t)
         row_tile<T>(int(tiles.size(t)), int(vectors))(
             scratch.rows + tiles.begin(t), scratch.offsets + depths_.begin(d), &steps, 1,
             scratch.sums + tiles.begin(t), 0, width - kLanes<T>, d > 0, nullptr);
     }
-    for (int64_t v = 0; v < width; v += kLanes<T>)
-      for (int64_t q = 0; q < count; q += kLanes<T>)
-        transpose_square(planes + v * pitch + q, pitch, scratch.products + q * kBlockLanes + v,
-                         kBlockLanes);
-  }
-
-  const Cut blocks;  // of vectors of lanes
-
- private:
-  int64_t group_size() const { return blocks.total * kLanes<T> * p_.read_channels; }
-  T* weights(int64_t group, int64_t block) const {
-    return this->packed + group * group_size() + first_lane(block) * p_.read_channels;
+    turn_products(planes, pitch, scratch.products, kBlockLanes, width, count);
   }
 };
 
@@ -122,24 +104,15 @@ class LaneProducts : public WideOperands<S, T> {
 template <class S, class T>
 class PixelProducts : public WideOperands<S, T> {
   using Base = WideOperands<S, T>;
-  using Base::p_, Base::total_, Base::depths_;
+  using Base::p_, Base::depths_;
 
  public:
   static constexpr int64_t kSegment = 2 * kMaxVectors * kLanes<T>, kBlockLanes = kMaxRows;
 
-  PixelProducts(const Kn2rowPlan& plan, const S* read, const S* weight)
-      : Base(plan, read, weight), blocks(total_, kMaxRows) {}
+  PixelProducts(const Kn2rowPlan& plan, const void* read, const void* weight)
+      : Base(plan, read, weight, 1, kMaxRows) {}
 
-  int64_t first_lane(int64_t block) const { return blocks.begin(block); }
-  int64_t lanes(int64_t block) const { return blocks.size(block); }
-  int64_t packed_size() const { return p_.groups * total_ * p_.read_channels; }
-  int64_t pack_tasks() const { return p_.groups * blocks.parts; }
   int64_t scratch_bytes() const { return Scratch(nullptr, *this).bytes; }
-
-  void pack(int64_t index) const {
-    const int64_t group = index / blocks.parts, block = index % blocks.parts;
-    this->pack_lanes(weights(group, block), group, first_lane(block), lanes(block));
-  }
 
   struct Scratch {
     Scratch(char* base, const PixelProducts& k) {
@@ -172,20 +145,18 @@ class PixelProducts : public WideOperands<S, T> {
       }
       scratch.pixels = scratch.copied;
     }
-    for (int64_t c = 0; c < p_.read_channels; ++c) {
-      scratch.offsets[c] = c * step;
-    }
+    for (int64_t c = 0; c < p_.read_channels; ++c) scratch.offsets[c] = c * step;
     return scratch;
   }
 
   void multiply(const Scratch& scratch, int64_t group, int64_t block, int64_t count, T* planes,
                 int64_t pitch) const {
-    const int64_t rows = lanes(block), vectors = (count + kLanes<T> - 1) / kLanes<T>;
+    const int64_t rows = this->lanes(block), vectors = (count + kLanes<T> - 1) / kLanes<T>;
     const Cut tiles(vectors, most_vectors(rows));
     // The last vector in place ends at the last pixel, and begins with some of the one before.
     const int64_t before = in_place() ? vectors * kLanes<T> - count : 0;
     for (int64_t d = 0; d < depths_.parts; ++d) {
-      const Segment<T> segment = {weights(group, block) + depths_.begin(d) * rows, nullptr,
+      const Segment<T> segment = {this->weights(group, block) + depths_.begin(d) * rows, nullptr,
                                   depths_.size(d)};
       for (int64_t t = 0; t < tiles.parts; ++t) {
         const T* from[kMostVectors];
@@ -204,35 +175,6 @@ class PixelProducts : public WideOperands<S, T> {
       store(last, load(last + before));
   }
 
-  const Cut blocks;  // of lanes
-
  private:
   bool in_place() const { return kSame<S, T> && p_.read_size[1] >= kLanes<T>; }
-  T* weights(int64_t group, int64_t block) const {
-    return this->packed + (group * total_ + first_lane(block)) * p_.read_channels;
-  }
 };
-
-// Calls use(kernel) with the one that the plan is for.
-template <class S, class T, class Use>
-auto with_kn2row(const Kn2rowPlan& plan, int workers, const void* read, const void* weight,
-                 const void* bias, void* written, void* workspace, const Use& use) {
-  if (plan.pixels_in_vectors)
-    return use(
-        Kn2row<S, T, PixelProducts<S, T>>(plan, workers, read, weight, bias, written, workspace));
-  return use(
-      Kn2row<S, T, LaneProducts<S, T>>(plan, workers, read, weight, bias, written, workspace));
-}
-
-template <class S, class T>
-size_t kn2row_workspace(const Kn2rowPlan& plan, int workers) {
-  return with_kn2row<S, T>(plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr,
-                           [](const auto& kernel) { return kernel.workspace_bytes(); });
-}
-
-template <class S, class T>
-void run_kn2row(const Kn2rowPlan& plan, const void* read, const void* weight, const void* bias,
-                void* written, void* workspace, const TaskPool& pool) {
-  with_kn2row<S, T>(plan, pool.workers, read, weight, bias, written, workspace,
-                    [&](auto&& kernel) { kernel.run(pool); });
-}

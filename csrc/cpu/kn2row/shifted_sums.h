@@ -23,7 +23,8 @@ class Kn2row {
         lanes_(taps_ * p_.written_channels),
         size_{largest(&Region::h), largest(&Region::w)},
         phases_(least(plan.row_step, size_[0])),
-        products_(plan, static_cast<const S*>(read), static_cast<const S*>(weight)),
+        origins_{origins(&Region::h), origins(&Region::w)},
+        products_(plan, read, weight),
         bias_(static_cast<const S*>(bias)),
         written_(static_cast<S*>(written)),
         rows_(cut_rows(workers)),
@@ -93,15 +94,20 @@ class Kn2row {
     return count;
   }
 
-  // From the first read position of a written one to the last.
-  int64_t reach(Span Region::* axis) const {
-    int64_t first = INT64_MAX, last = INT64_MIN;
+  // What written position 0 reads, from the first to the last: end < begin if it is nothing.
+  Range origins(Span Region::* axis) const {
+    Range all = {INT64_MAX, INT64_MIN};
     for (int64_t r = 0; r < p_.region_count; ++r)
       for (int64_t t = 0; t < (p_.regions[r].*axis).tap_count; ++t) {
-        first = least(first, (p_.regions[r].*axis).taps[t].origin);
-        last = most(last, (p_.regions[r].*axis).taps[t].origin);
+        const int64_t origin = (p_.regions[r].*axis).taps[t].origin;
+        all = {least(all.begin, origin), most(all.end, origin)};
       }
-    return first > last ? 0 : last - first;
+    return all;
+  }
+
+  int64_t reach(int axis) const {
+    const Range& all = origins_[axis];
+    return all.end < all.begin ? 0 : all.end - all.begin;
   }
 
   // Sums are added to in whole vectors, some of them beyond the last.
@@ -117,7 +123,7 @@ class Kn2row {
   // A phase's rows: in parts whose sums fit, and further where that keeps workers busy.
   Cut cut_rows(int workers) const {
     const int64_t rows = (size_[0] + plan_.row_step - 1) / plan_.row_step;
-    const int64_t fewest = most(1, kLeastPart * (reach(&Region::h) / plan_.row_step));
+    const int64_t fewest = most(1, kLeastPart * (reach(0) / plan_.row_step));
     const int64_t fit = kSumBytes / int64_t(sizeof(T)) / most(1, sums(1, size_[1]));
     return Cut(rows,
                busy(rows, most(fewest, fit), fewest, p_.batch * p_.groups * phases_, workers));
@@ -125,7 +131,7 @@ class Kn2row {
 
   // Then columns, for the same ends.
   Cut cut_columns(int workers) const {
-    const int64_t fewest = most(kLeastPart * kSegment, kLeastPart * reach(&Region::w));
+    const int64_t fewest = most(kLeastPart * kSegment, kLeastPart * reach(1));
     const int64_t fit =
         kSumBytes / int64_t(sizeof(T)) / most(1, sums(rows_.largest(), 1)) * pitch(1);
     return Cut(size_[1], busy(size_[1], most(fewest, fit), fewest,
@@ -148,9 +154,8 @@ class Kn2row {
     box.sample = index / p_.groups;
     clear(scratch.sums, sums(box.rows.end - box.rows.begin, box.columns.end - box.columns.begin));
     for (int64_t l = 0; l < lanes_; ++l) scratch.lanes[l] = {};
-    const Range read =
-        reads(&Region::h, box.phase + box.rows.begin * plan_.row_step,
-              box.phase + (box.rows.end - 1) * plan_.row_step, plan_.row_step, p_.read_size[0]);
+    const Range read = reads(0, box.phase + box.rows.begin * plan_.row_step,
+                             box.phase + (box.rows.end - 1) * plan_.row_step, plan_.row_step);
     for (int64_t row = read.begin; row < read.end; row += plan_.row_step)
       if (reach_rows(row, box, scratch))
         multiply_row(box, row, row + plan_.row_step < read.end ? plan_.row_step : 0, scratch);
@@ -165,15 +170,11 @@ class Kn2row {
   }
 
   // What the written positions from `first` to `last` read inside the image, `step` apart.
-  Range reads(Span Region::* axis, int64_t first, int64_t last, int64_t step, int64_t size) const {
-    int64_t begin = INT64_MAX, end = INT64_MIN;
-    for (int64_t r = 0; r < p_.region_count; ++r)
-      for (int64_t t = 0; t < (p_.regions[r].*axis).tap_count; ++t) {
-        begin = least(begin, first + (p_.regions[r].*axis).taps[t].origin);
-        end = most(end, last + (p_.regions[r].*axis).taps[t].origin + 1);
-      }
+  Range reads(int axis, int64_t first, int64_t last, int64_t step) const {
+    if (origins_[axis].end < origins_[axis].begin) return {0, 0};
+    int64_t begin = first + origins_[axis].begin;
     if (begin < 0) begin += (step - 1 - begin) / step * step;
-    return {begin, least(end, size)};
+    return {begin, least(last + origins_[axis].end + 1, p_.read_size[axis])};
   }
 
   // Finds the rows of sums that the read row reaches; whether there are any.
@@ -209,8 +210,7 @@ class Kn2row {
   }
 
   void multiply_row(const Box& box, int64_t row, int64_t next, const Scratch& scratch) const {
-    const Range read =
-        reads(&Region::w, box.columns.begin, box.columns.end - 1, 1, p_.read_size[1]);
+    const Range read = reads(1, box.columns.begin, box.columns.end - 1, 1);
     if (read.begin >= read.end) return;
     const Cut segments((read.end - read.begin + kLanes<T> - 1) / kLanes<T>, kSegment / kLanes<T>);
     for (int64_t s = 0; s < segments.parts; ++s) {
@@ -275,6 +275,7 @@ class Kn2row {
   const int64_t taps_, lanes_;
   const int64_t size_[2];  // of the largest region
   const int64_t phases_;
+  const Range origins_[2];
   Products products_;
   const S* bias_;
   S* written_;
@@ -283,16 +284,37 @@ class Kn2row {
   int64_t worker_bytes_, bytes_;
 };
 
-// The operands that products share.
-template <class S>
+// What products share: the operands' places, and weights that are packed as elements E, in blocks
+// of lanes.
+template <class S, class E>
 class Kn2rowOperands {
+ public:
+  using Operand = E;
+
+  int64_t first_lane(int64_t block) const { return blocks.begin(block) * unit_; }
+  int64_t lanes(int64_t block) const { return blocks.size(block) * unit_; }
+  int64_t packed_size() const { return p_.groups * group_size(); }
+  int64_t pack_tasks() const { return p_.groups * blocks.parts; }
+
+  const Cut blocks;  // of units
+  E* packed = nullptr;
+
  protected:
-  Kn2rowOperands(const Kn2rowPlan& plan, const S* read, const S* weight)
-      : p_(plan.tensors),
+  // A block has at most `largest` units of `unit` lanes each, and a lane `depth` weights.
+  Kn2rowOperands(const Kn2rowPlan& plan, const void* read, const void* weight, int64_t depth,
+                 int64_t unit, int64_t largest)
+      : blocks((lanes_of(plan.tensors) + unit - 1) / unit, largest),
+        p_(plan.tensors),
+        total_(lanes_of(p_)),
+        depth_(depth),
         reversed_(plan.reversed),
-        total_(p_.kernel[0] * p_.kernel[1] * p_.written_channels),
-        read_(read),
-        weight_(weight) {}
+        unit_(unit),
+        read_(static_cast<const S*>(read)),
+        weight_(static_cast<const S*>(weight)) {}
+
+  E* weights(int64_t group, int64_t block) const {
+    return packed + group * group_size() + first_lane(block) * depth_;
+  }
 
   const S* pixel(int64_t sample, int64_t group, int64_t row, int64_t column) const {
     return read_ + sample * p_.read_strides[0] + group * p_.read_channels * p_.read_strides[1] +
@@ -310,10 +332,49 @@ class Kn2rowOperands {
   }
 
   const GatherPlan& p_;
-  const bool reversed_;
   const int64_t total_;  // lanes
+  const int64_t depth_;
 
  private:
+  static int64_t lanes_of(const GatherPlan& p) {
+    return p.kernel[0] * p.kernel[1] * p.written_channels;
+  }
+  int64_t group_size() const { return blocks.total * unit_ * depth_; }
+
+  const bool reversed_;
+  const int64_t unit_;
   const S* read_;
   const S* weight_;
 };
+
+// planes[lane][pixel] = products[pixel][lane], in squares; rows are so far apart.
+template <class T>
+inline void turn_products(T* planes, int64_t plane_pitch, const T* products, int64_t pitch,
+                          int64_t lanes, int64_t pixels) {
+  for (int64_t v = 0; v < lanes; v += kLanes<T>)
+    for (int64_t q = 0; q < pixels; q += kLanes<T>)
+      transpose_square(planes + v * plane_pitch + q, plane_pitch, products + q * pitch + v, pitch);
+}
+
+// Calls use(kernel) with the one that the plan is for.
+template <class S, class T, class Pixels, class Lanes, class Use>
+auto with_kn2row(const Kn2rowPlan& plan, int workers, const void* read, const void* weight,
+                 const void* bias, void* written, void* workspace, const Use& use) {
+  if (plan.pixels_in_vectors)
+    return use(Kn2row<S, T, Pixels>(plan, workers, read, weight, bias, written, workspace));
+  return use(Kn2row<S, T, Lanes>(plan, workers, read, weight, bias, written, workspace));
+}
+
+template <class S, class T, class Pixels, class Lanes>
+size_t kn2row_workspace(const Kn2rowPlan& plan, int workers) {
+  return with_kn2row<S, T, Pixels, Lanes>(
+      plan, workers, nullptr, nullptr, nullptr, nullptr, nullptr,
+      [](const auto& kernel) { return kernel.workspace_bytes(); });
+}
+
+template <class S, class T, class Pixels, class Lanes>
+void run_kn2row(const Kn2rowPlan& plan, const void* read, const void* weight, const void* bias,
+                void* written, void* workspace, const TaskPool& pool) {
+  with_kn2row<S, T, Pixels, Lanes>(plan, pool.workers, read, weight, bias, written, workspace,
+                                   [&](auto&& kernel) { kernel.run(pool); });
+}
