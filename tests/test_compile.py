@@ -119,6 +119,38 @@ def test_inductor_copies_nothing(memory_format: torch.memory_format) -> None:
         assert "empty_strided_cpu(" not in program
 
 
+class Causal(nn.Module):
+    """Two layers as in a TCN: the future is cut off between them, and its gradient is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = dc.DilatedConv2d(4, 8, 3, padding=(2, 2, 4, 4), dilation=2, bias=False)
+        self.second = dc.DilatedConv2d(8, 6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)[..., : x.shape[-1]])
+
+
+@pytest.mark.parametrize("to_format", [torch.Tensor.contiguous, channels_last])
+def test_inductor_writes_a_gradient_once(to_format: Any) -> None:
+    """A gradient that Inductor computes is one buffer, which both backward ops read as it lies."""
+    net = Causal()
+    compiled = torch.compile(net)
+    x = to_format(torch.randn(IMAGE))
+    leaves = [x.requires_grad_(), *net.parameters()]
+
+    def step(f: Any) -> tuple[Tensor, ...]:
+        y = f(x)
+        return torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+    actual, programs = run_and_get_code(step, compiled)
+    for ours, eager in zip(actual, step(net), strict=True):
+        assert relative_error(ours, eager) < 1e-5
+        assert ours.stride() == eager.stride()
+    padded = (IMAGE[0], 8, IMAGE[2], IMAGE[3] + 4)
+    assert programs[-1].count(f"empty_strided_cpu({padded}") == 1
+
+
 def test_channels_last_stays() -> None:
     """No layer turns an image around, compiled or not: as F.conv2d."""
     net = dc.convert(network()[:5])

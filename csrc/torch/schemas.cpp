@@ -38,7 +38,10 @@ Tensor grad_weight_meta(const Tensor& grad_output, const Tensor& input, SymIntAr
 }  // namespace
 
 TORCH_LIBRARY(dilconv, m) {
-  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  // The ops read any strides, and the kernels above tell the result's from them: Inductor may
+  // choose its own. By default it gives a custom op eager mode's, by a copy for each op where need
+  // be, so that both backward ops had their own of a gradient that was cut or padded on its way.
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag, at::Tag::flexible_layout};
   m.def(
       "conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[4] "
       "padding=0, "
