@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._inductor.utils import run_and_get_code
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tabulate")
@@ -25,6 +26,7 @@ import gpu_acceptance
 import jobs
 import networks
 import random_shapes
+import relu_masks
 import report
 from cases import DIRECTIONS, Row
 from shapes import SHAPES, Shape
@@ -249,6 +251,15 @@ def test_networks_are_converted_whole_and_lose_alike(tmp_path, capsys):
     assert [result["network"] for result in results] == ["espnet", "tcn"]
     assert all(result["kept"] == 0 and result["ratio"] > 0 for result in results)
     assert "espnet" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_relu_before_a_sum_is_compiled_with_a_mask(capsys):
+    x, y = (torch.randn(4, 8, requires_grad=True) for _ in range(2))
+    _, programs = run_and_get_code(torch.compile(relu_masks.residual), x, y)
+    assert "torch.bool" in programs[0]
+    assert relu_masks.main(["--seconds", "0.01"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 def test_networks_that_lose_differently_are_noticed(monkeypatch):
