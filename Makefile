@@ -34,10 +34,11 @@ KERNEL_SOURCES := $(sort $(shell find csrc/core csrc/cpu -name '*.cpp'))
 # Where the kernels alone are built: another place for another machine's.
 KERNEL_DIR ?= build
 KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
-# As in setup.py.
-KERNEL_FLAGS := -O3 -Wall -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -std=c++17
+# As in setup.py; and the twins, which pass vectors between functions, are compiled with the same.
+KERNEL_FLAGS := -O3 -Wall -Wno-psabi -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC \
+  -std=c++17
 ifdef TWINS
-KERNEL_FLAGS += -DDILCONV_TWINS -Wno-psabi
+KERNEL_FLAGS += -DDILCONV_TWINS
 endif
 # The GPU's kernels are built when there is an nvcc: one binary for each compute capability, and
 # PTX of the last for newer GPUs. CUDART: shared or static.
