@@ -264,6 +264,7 @@ PROBLEMS: list[Problem] = [
     Problem("depthwise", 2, 8, 8, (8, 9), (3, 3), padding=(1, 1, 1, 1), groups=8),
     Problem("depthwise_20", 1, 20, 20, (9, 17), (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), groups=20),
     Problem("depthwise_strided", 2, 7, 7, (11, 12), (3, 3), (2, 2), (2, 2, 2, 2), (2, 2), groups=7),
+    Problem("depthwise_pairs", 2, 45, 45, (7, 10), (3, 3), (1, 1), (1, 2, 2, 1), (1, 2), groups=45),
     Problem("depthwise_5x5", 1, 6, 6, (10, 11), (5, 5), (1, 1), (6, 6, 6, 6), (3, 3), groups=6),
     Problem("depthwise_7x7", 1, 35, 35, (4, 30), (7, 7), padding=(3, 3, 3, 3), groups=35),
     Problem("depthwise_apart", 1, 17, 17, (2, 60), (1, 9), (1, 1), (0, 0, 8, 8), (1, 2), groups=17),
@@ -322,6 +323,8 @@ PROBLEMS: list[Problem] = [
     Problem("large_64_to_128", 2, 64, 128, (28, 30), (3, 3), (1, 1), (2,) * 4, (2, 2), slow=True),
     Problem("large_aspp", 1, 256, 64, (33, 33), (3, 3), (1, 1), (18,) * 4, (18, 18), slow=True),
     Problem("large_depthwise", 2, 72, 72, (65, 63), (3, 3), (1, 1), (2,) * 4, (2, 2), 72, True),
+    # Channels in parts, of which the last vectors overlap.
+    Problem("large_parts", 1, 170, 170, (21, 63), (3, 3), (1, 1), (2,) * 4, (2, 2), 170, True),
     Problem("large_image", 1, 3, 20, (130, 141), (3, 3), (1, 1), (4,) * 4, (4, 4), slow=True),
     Problem("large_1x1", 2, 257, 130, (19, 21), (1, 1), slow=True),
     Problem("large_1d", 2, 20, 24, (3001,), (3,), (1, 1), (0, 0, 256, 0), (1, 128), slow=True),

@@ -124,6 +124,20 @@ def test_infinities_stay_in_their_window() -> None:
     assert torch.equal(torch.isinf(y[0, 0]), seen)
 
 
+@pytest.mark.parametrize("channels", [32, 45])
+def test_infinities_stay_in_their_channel(channels: int) -> None:
+    """Depthwise kernels sum neighbouring channels side by side, and bfloat16 ones pairs of taps."""
+    x = torch.zeros(1, channels, 9, 9, dtype=torch.bfloat16)
+    x[0, channels - 3, 4, 4] = float("inf")
+    x = x.to(memory_format=torch.channels_last)
+    w = torch.ones(channels, 1, 3, 3, dtype=x.dtype)
+    y = torch.ops.dilconv.conv2d(x, w, None, (1, 1), (1, 1, 1, 1), (1, 1), channels)
+    seen = torch.zeros(channels, 9, 9, dtype=torch.bool)
+    seen[channels - 3, 3:6, 3:6] = True
+    assert torch.equal(torch.isinf(y[0]), seen)
+    assert not y[0][~seen].any()
+
+
 OPCHECK_PROBLEMS = [
     "dilated_per_axis",
     "pad_negative_strided",

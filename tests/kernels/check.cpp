@@ -59,6 +59,7 @@ const Sizes kSizes[] = {
      {2, 1},
      {2, 9},
      {2, 9}},
+    {"depthwise, pairs of taps", 1, 45, 45, 45, {10, 13}, {3, 3}, {1, 1}, {2, 1}, {1, 2}, {3, 0}},
     {"depthwise, taps by fours", 2, 20, 20, 20, {18, 31}, {7, 7}, {1, 1}, {1, 1}, {3, 3}, {3, 3}},
     {"depthwise, pixels apart", 1, 18, 18, 18, {9, 61}, {2, 9}, {1, 1}, {1, 2}, {1, 8}, {0, 7}},
     {"depthwise, stride and multiplier",

@@ -108,13 +108,6 @@ void unpack_pixels(S* to, const LaneOffsets<T>& lanes, int64_t step, const T* fr
   }
 }
 
-// A rectangle of an image: rows and columns.
-struct Box {
-  Part h, w;
-  int64_t rows() const { return h.end - h.begin; }
-  int64_t columns() const { return w.end - w.begin; }
-};
-
 // Packs a box of one sample, `from` being its first pixel's first channel: dense vectors.
 template <class T, class S>
 PixelView<const T> pack_box(T* to, const S* from, const int64_t (&strides)[4],

@@ -242,6 +242,16 @@ const char* declines_groups(const ConvProblem& p, int isa) {
              : nullptr;
 }
 
+// Of conv2d or grad_input.
+const GatherFunctions<DepthwisePlan>& gather(const ConvProblem& p, const DepthwisePlan& plan,
+                                             int isa) {
+  constexpr int64_t kPairedChannels = 32;
+  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(isa) : nullptr;
+  const bool paired = matrix && plan.form == DepthwiseForm::kInPlace && plan.group == 1 &&
+                      plan.channels >= kPairedChannels && squares(p);
+  return paired ? matrix->paired_squares : kernels_for(isa).depthwise_gather[p.dtype];
+}
+
 size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   if (writes_nothing(problem)) return 0;
   const InstructionSet& isa = kernels_for(isa_index);
@@ -249,7 +259,7 @@ size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
   const int workers = choose_workers(problem, threads);
   return problem.op == DILCONV_GRAD_WEIGHT
              ? isa.depthwise_weight[problem.dtype].workspace_bytes(owned.plan, workers)
-             : isa.depthwise_gather[problem.dtype].workspace_bytes(owned.plan, workers);
+             : gather(problem, owned.plan, isa_index).workspace_bytes(owned.plan, workers);
 }
 
 void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
@@ -264,9 +274,9 @@ void run(const ConvProblem& problem, const Tensors& tensors, const Execution& ex
     return;
   }
   const bool forward = problem.op == DILCONV_CONV2D;
-  isa.depthwise_gather[problem.dtype].run(owned.plan, forward ? tensors.x : tensors.y, tensors.w,
-                                          tensors.bias, forward ? tensors.y : tensors.x,
-                                          tensors.workspace, pool);
+  gather(problem, owned.plan, isa_index)
+      .run(owned.plan, forward ? tensors.x : tensors.y, tensors.w, tensors.bias,
+           forward ? tensors.y : tensors.x, tensors.workspace, pool);
 }
 
 }  // namespace

@@ -23,6 +23,31 @@ struct Part {
   int64_t begin, end;
 };
 
+// A rectangle of an image: rows and columns.
+struct Box {
+  Part h, w;
+  int64_t rows() const { return h.end - h.begin; }
+  int64_t columns() const { return w.end - w.begin; }
+};
+
+// The tiles of the positions that are written.
+class DepthwiseTiles {
+ protected:
+  explicit DepthwiseTiles(const DepthwisePlan& plan) : p_(plan) {
+    for (int axis = 0; axis < 2; ++axis)
+      tiles_[axis] = (plan.written_size[axis] + plan.tile[axis] - 1) / plan.tile[axis];
+  }
+
+  Box tile_box(int64_t index) const {
+    const int64_t top = index / tiles_[1] * p_.tile[0], left = index % tiles_[1] * p_.tile[1];
+    return {{top, least(p_.written_size[0], top + p_.tile[0])},
+            {left, least(p_.written_size[1], left + p_.tile[1])}};
+  }
+
+  const DepthwisePlan& p_;
+  int64_t tiles_[2];
+};
+
 // The part of a span that is written in [begin, end).
 inline Part part_of(const Span& span, int64_t begin, int64_t end) {
   const auto first_from = [&](int64_t position) {

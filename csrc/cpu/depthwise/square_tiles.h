@@ -5,7 +5,7 @@
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
 // Rows and columns of a tile at most: its sums stay in registers, with the nine weights.
-constexpr int kTileRows = 4, kTileColumns = kMaxRows == 8 ? 4 : 2;
+constexpr int kSumRows = 4, kSumColumns = kMaxRows == 8 ? 4 : 2;
 // Of planes, where neighbouring columns share nothing.
 constexpr int kPlaneRows = kMaxRows == 8 ? 8 : 4;
 
@@ -130,15 +130,23 @@ class Squares {
   const SquareAxis& h() const { return h_; }
   const SquareAxis& w() const { return w_; }
 
+  // Whether what tiles side by side read and write, of so many channels, stays in the first-level
+  // cache.
+  bool near(int64_t channels) const {
+    constexpr int64_t kCacheBytes = 32768;
+    constexpr int64_t pixels = (kSumRows + 2) * (kSumColumns + 2) + kSumRows * kSumColumns;
+    return pixels * w_.dilation * channels * int64_t(sizeof(E)) <= kCacheBytes;
+  }
+
   // use.run<R>(tile) for those that cover [rows] x [columns]. side_by_side: of a few columns all
   // phases, which share cache lines; else of a phase all columns, which share what they read.
   template <class Use>
   void each(Part rows, Part columns, bool side_by_side, const Use& use) const {
     for (int64_t phase = 0; phase < least(h_.dilation, rows.end - rows.begin); ++phase) {
-      const Cut down(h_.count(rows, phase), kTileRows);
+      const Cut down(h_.count(rows, phase), kSumRows);
       for (int64_t r = 0; r < down.parts; ++r)
-        of_rows<kTileRows>(rows.begin + phase + down.begin(r) * h_.dilation, down.size(r), columns,
-                           side_by_side, use);
+        of_rows<kSumRows>(rows.begin + phase + down.begin(r) * h_.dilation, down.size(r), columns,
+                          side_by_side, use);
     }
   }
 
@@ -148,15 +156,15 @@ class Squares {
     if constexpr (R > 1)
       if (count < R) return of_rows<R - 1>(top, count, columns, side_by_side, use);
     const int64_t phases = least(w_.dilation, columns.end - columns.begin);
-    const int64_t tiles = Cut(w_.count(columns, 0), kTileColumns).parts;
+    const int64_t tiles = Cut(w_.count(columns, 0), kSumColumns).parts;
     const int64_t together = side_by_side ? 1 : tiles;
     for (int64_t first = 0; first < tiles; first += together)
       for (int64_t phase = 0; phase < phases; ++phase) {
         // The last phases may be shorter than the first.
-        const Cut across(w_.count(columns, phase), kTileColumns);
+        const Cut across(w_.count(columns, phase), kSumColumns);
         for (int64_t q = first; q < least(first + together, across.parts); ++q)
-          of_columns<R, kTileColumns>(top, columns.begin + phase + across.begin(q) * w_.dilation,
-                                      across.size(q), use);
+          of_columns<R, kSumColumns>(top, columns.begin + phase + across.begin(q) * w_.dilation,
+                                     across.size(q), use);
       }
   }
 

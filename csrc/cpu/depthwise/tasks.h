@@ -3,11 +3,11 @@
 // Included inside an instruction set's anonymous namespace; see kernels.inc.
 
 template <class S, class T>
-class Depthwise {
+class Depthwise : private DepthwiseTiles {
  public:
   Depthwise(const DepthwisePlan& plan, const void* read, const void* weight, const void* bias,
             void* written, void* workspace, int workers, bool weight_gradient)
-      : p_(plan),
+      : DepthwiseTiles(plan),
         read_(static_cast<const S*>(read)),
         weight_(static_cast<const S*>(weight)),
         bias_(static_cast<const S*>(bias)),
@@ -16,8 +16,6 @@ class Depthwise {
         tables_(plan.depth * plan.group),
         padded_(round_up(plan.channels, kLanes<T>)),
         blocks_(padded_ / kLanes<T>) {
-    for (int axis = 0; axis < 2; ++axis)
-      tiles_[axis] = (plan.written_size[axis] + plan.tile[axis] - 1) / plan.tile[axis];
     Arena arena(workspace);
     if (plan.form == DepthwiseForm::kPlanes) {
       worker_bytes_ = round_up(Planes<S, T>(plan, nullptr, weight_gradient).bytes(), 64);
@@ -121,13 +119,6 @@ class Depthwise {
       starts_[c] = bias_ && c < p_.channels ? T(widen(bias_[c])) : T(0);
   }
 
-  // Tile `index` of the positions that are written.
-  Box tile_box(int64_t index) const {
-    const int64_t top = index / tiles_[1] * p_.tile[0], left = index % tiles_[1] * p_.tile[1];
-    return {{top, least(p_.written_size[0], top + p_.tile[0])},
-            {left, least(p_.written_size[1], left + p_.tile[1])}};
-  }
-
   // What the tile reads.
   Box read_box(const Box& tile) const {
     Box box = {{0, 0}, {0, 0}};
@@ -208,11 +199,7 @@ class Depthwise {
       for (int b = 0; b < 3; ++b)
         gather.weights.at[a][b] =
             weights + (tiles.h().kernel[a] * p_.kernel[1] + tiles.w().kernel[b]) * padded_;
-    // What tiles side by side read and write is to stay in the first-level cache.
-    constexpr int64_t kCacheBytes = 32768;
-    constexpr int64_t pixels = (kTileRows + 2) * (kTileColumns + 2) + kTileRows * kTileColumns;
-    const bool near = pixels * tiles.w().dilation * count * int64_t(sizeof(E)) <= kCacheBytes;
-    tiles.each(rows, columns, near, gather);
+    tiles.each(rows, columns, tiles.near(count), gather);
   }
 
   // The partial sums of a split: of one block, or of all channels.
@@ -314,15 +301,13 @@ class Depthwise {
     }
   }
 
-  const DepthwisePlan& p_;
   const S* read_;
   const S* weight_;
   const S* bias_;
   S* written_;
   int64_t taps_, tables_, padded_, blocks_;  // tables: of weights, [tap][channel]
-  int64_t tiles_[2];
-  T* table_ = nullptr;   // the packed weights, or partial sums
-  T* starts_ = nullptr;  // the bias
+  T* table_ = nullptr;                       // the packed weights, or partial sums
+  T* starts_ = nullptr;                      // the bias
   char* scratch_;
   int64_t read_elements_ = 0, worker_bytes_ = 0, bytes_ = 0;
 };

@@ -14,16 +14,9 @@ struct Session {
   explicit Session(int64_t) {}
 };
 
-// sum += even * even + odd * odd, for each lane's pair with the broadcast one.
+// add_products() of each lane's pair and the broadcast one.
 inline Vector<float> add_pairs(Vector<float> sum, Pairs pairs, uint32_t pair) {
-#if !defined(DILCONV_TWINS)
-  return Vector<float>(
-      _mm512_dpbf16_ps(__m512(sum), __m512bh(pairs), __m512bh(_mm512_set1_epi32(int(pair)))));
-#else
-  const Pairs row = pair - Pairs{}, high = Pairs{} + 0xffff0000u;
-  return sum + Vector<float>(row << 16) * Vector<float>(pairs << 16) +
-         Vector<float>(row & high) * Vector<float>(pairs & high);
-#endif
+  return add_products(sum, pairs, pair - Pairs{});
 }
 
 inline void keep(const Sums& to, int row, int column, Vector<float> total) {

@@ -12,6 +12,17 @@ constexpr int kSquareProducts = 2 * kSquareLanes;
 typedef uint16_t Words __attribute__((vector_size(kVectorBytes / 2)));  // one for each lane
 typedef uint16_t Products __attribute__((vector_size(kVectorBytes)));
 
+// sum += even * even + odd * odd, for each lane's pairs.
+inline Vector<float> add_products(Vector<float> sum, Pairs a, Pairs b) {
+#if !defined(DILCONV_TWINS)
+  return Vector<float>(_mm512_dpbf16_ps(__m512(sum), __m512bh(a), __m512bh(b)));
+#else
+  const Pairs high = Pairs{} + 0xffff0000u;
+  return sum + Vector<float>(b << 16) * Vector<float>(a << 16) +
+         Vector<float>(b & high) * Vector<float>(a & high);
+#endif
+}
+
 // The first `count` of 32 elements; the others are zero.
 inline Products load_products(const BFloat16* from, int64_t count) {
   Products products = {};

@@ -18,6 +18,7 @@
 #define DILCONV_REGISTER_TILE "../matrix/tiles.h"
 namespace {
 constexpr int kVectorBytes = 64;
+constexpr int kMaxRows = 8;
 }  // namespace
 #include "matrix.inc"
 

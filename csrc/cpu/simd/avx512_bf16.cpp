@@ -19,6 +19,7 @@
 #define DILCONV_SINGLE_ROWS
 namespace {
 constexpr int kVectorBytes = 64;
+constexpr int kMaxRows = 8;
 }  // namespace
 #include "matrix.inc"
 

@@ -52,6 +52,7 @@ struct MatrixFunctions {
   GatherFunctions<MatrixGatherPlan> gather;
   WeightFunctions<MatrixWeightPlan> weight;
   GatherFunctions<Kn2rowPlan> kn2row;  // null where those in vectors of float32 do
+  GatherFunctions<DepthwisePlan> paired_squares;
 };
 
 // Compilers that know the instructions, and the shuffles that packing takes.

@@ -26,9 +26,11 @@ inline void store(T* to, Vector<T> value) {
 }
 
 // A value that stays in its register: compilers like to read memory again for each use instead.
+// Twins' vectors are wider than this machine's registers.
 template <class V>
 inline V in_register(V value) {
-#if defined(DILCONV_AVX512)
+#if defined(DILCONV_TWINS)
+#elif defined(DILCONV_AVX512)
   __asm__("" : "+v"(value));
 #elif defined(__x86_64__)
   __asm__("" : "+x"(value));
