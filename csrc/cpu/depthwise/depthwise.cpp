@@ -31,7 +31,7 @@ bool rows_pack_well(const ConvProblem& p) {
 
 // The plan, and the regions that it points to.
 struct OwnedPlan {
-  OwnedPlan(const ConvProblem& p, const InstructionSet& isa) : regions(whole_regions(p)) {
+  OwnedPlan(const ConvProblem& p, int isa) : regions(whole_regions(p)) {
     const bool reads_x = p.op != DILCONV_GRAD_INPUT;
     plan.group = p.in_channels / p.groups;
     const int64_t multiplier = p.out_channels / p.in_channels;
@@ -50,8 +50,8 @@ struct OwnedPlan {
     set_weight_strides(p);
     plan.regions = regions.data();
     plan.region_count = regions.size();
-    const int64_t lanes = isa.vector_bytes / element_bytes(p);
-    choose_form(p, lanes);
+    const int64_t lanes = kernels_for(isa).vector_bytes / element_bytes(p);
+    choose_form(p, lanes, p.dtype == DILCONV_BFLOAT16 && matrix_for(isa));
     set_tiles(p, lanes);
     set_splits(lanes);
     set_margins(lanes);
@@ -73,8 +73,12 @@ struct OwnedPlan {
     plan.mix_stride = p.w_strides[reads_x ? 1 : 0];
   }
 
-  void choose_form(const ConvProblem& p, int64_t lanes) {
+  // native: bfloat16 is multiplied in pairs.
+  void choose_form(const ConvProblem& p, int64_t lanes, bool native) {
+    constexpr int64_t kPairedChannels = 32;
     const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
+    plan.paired = native && channels_last && plan.group == 1 && p.in_channels == p.out_channels &&
+                  plan.channels >= kPairedChannels && squares(p);
     const bool rows_dense = plan.read_strides[3] == 1 && plan.written_strides[3] == 1;
     const bool widened = is_16_bit_floating(p);
     const int64_t taps = p.kernel[0] * p.kernel[1];
@@ -96,7 +100,8 @@ struct OwnedPlan {
     // or where that takes more than an instruction or two.
     const bool quick = p.dtype == DILCONV_BFLOAT16 || lanes >= 16;
     const int64_t affordable = plan.group == 1 ? 25 : 4;  // taps; those of groups share no loads
-    const bool loads = !widened || (quick && p.op != DILCONV_GRAD_WEIGHT && taps <= affordable);
+    const bool loads =
+        !widened || plan.paired || (quick && p.op != DILCONV_GRAD_WEIGHT && taps <= affordable);
     if (channels_last && loads && p.in_channels == p.out_channels && plan.channels >= lanes)
       plan.form = DepthwiseForm::kInPlace;
     else if (rows_dense && plan.depth == 1 && plan.group == 1 && rows_pack_well(p) &&
@@ -242,39 +247,36 @@ const char* declines_groups(const ConvProblem& p, int isa) {
              : nullptr;
 }
 
-// Of conv2d or grad_input.
 const GatherFunctions<DepthwisePlan>& gather(const ConvProblem& p, const DepthwisePlan& plan,
                                              int isa) {
-  constexpr int64_t kPairedChannels = 32;
-  const MatrixFunctions* matrix = p.dtype == DILCONV_BFLOAT16 ? matrix_for(isa) : nullptr;
-  const bool paired = matrix && plan.form == DepthwiseForm::kInPlace && plan.group == 1 &&
-                      plan.channels >= kPairedChannels && squares(p);
-  return paired ? matrix->paired_squares : kernels_for(isa).depthwise_gather[p.dtype];
+  return plan.paired ? matrix_for(isa)->paired_squares : kernels_for(isa).depthwise_gather[p.dtype];
 }
 
-size_t workspace_bytes(const ConvProblem& problem, int threads, int isa_index) {
+const WeightFunctions<DepthwisePlan>& weight_gradient(const ConvProblem& p,
+                                                      const DepthwisePlan& plan, int isa) {
+  return plan.paired ? matrix_for(isa)->paired_weight : kernels_for(isa).depthwise_weight[p.dtype];
+}
+
+size_t workspace_bytes(const ConvProblem& problem, int threads, int isa) {
   if (writes_nothing(problem)) return 0;
-  const InstructionSet& isa = kernels_for(isa_index);
   const OwnedPlan owned(problem, isa);
   const int workers = choose_workers(problem, threads);
   return problem.op == DILCONV_GRAD_WEIGHT
-             ? isa.depthwise_weight[problem.dtype].workspace_bytes(owned.plan, workers)
-             : gather(problem, owned.plan, isa_index).workspace_bytes(owned.plan, workers);
+             ? weight_gradient(problem, owned.plan, isa).workspace_bytes(owned.plan, workers)
+             : gather(problem, owned.plan, isa).workspace_bytes(owned.plan, workers);
 }
 
-void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution,
-         int isa_index) {
+void run(const ConvProblem& problem, const Tensors& tensors, const Execution& execution, int isa) {
   if (writes_nothing(problem)) return;
-  const InstructionSet& isa = kernels_for(isa_index);
   const OwnedPlan owned(problem, isa);
   const TaskPool pool = make_pool(problem, execution.threads);
   if (problem.op == DILCONV_GRAD_WEIGHT) {
-    isa.depthwise_weight[problem.dtype].run(owned.plan, tensors.x, tensors.y, tensors.w,
-                                            tensors.workspace, pool);
+    weight_gradient(problem, owned.plan, isa)
+        .run(owned.plan, tensors.x, tensors.y, tensors.w, tensors.workspace, pool);
     return;
   }
   const bool forward = problem.op == DILCONV_CONV2D;
-  gather(problem, owned.plan, isa_index)
+  gather(problem, owned.plan, isa)
       .run(owned.plan, forward ? tensors.x : tensors.y, tensors.w, tensors.bias,
            forward ? tensors.y : tensors.x, tensors.workspace, pool);
 }

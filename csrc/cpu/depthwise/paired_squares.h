@@ -49,9 +49,21 @@ inline Products round_halves(Vector<float> low, Vector<float> high) {
 #endif
 }
 
+// Row u of what a tile reads; zero in the padding.
+template <bool checked, int Q, class S>
+inline void load_row(const SquareTile<BFloat16, S, Q>& tile, int64_t channel, int u,
+                     Products (&row)[Q + 2]) {
+#pragma GCC unroll 6
+  for (int v = 0; v < Q + 2; ++v)
+    row[v] = checked && !(tile.inside >> (u * (Q + 2) + v) & 1)
+                 ? Products{}
+                 : in_register(load_products(
+                       tile.read + u * tile.read_row + tile.column[v] + channel, kPairedChannels));
+}
+
 // A half's sums of a tile.
 template <int half, int R, bool checked, int Q>
-inline void sum_half(const SquareTile<BFloat16, BFloat16, Q>& tile, const BFloat16* read,
+inline void sum_half(const SquareTile<BFloat16, BFloat16, Q>& tile, int64_t channel,
                      const PairedWeights& weights, Vector<float> (&total)[R][Q]) {
   Pairs taps[kPairs];
 #pragma GCC unroll 5
@@ -62,13 +74,9 @@ inline void sum_half(const SquareTile<BFloat16, BFloat16, Q>& tile, const BFloat
     for (int q = 0; q < Q; ++q) total[r][q] = weights.starts[half];
   Products above[Q + 2];
 #pragma GCC unroll 6
-  for (int u = 0; u < R + 2; ++u, read += tile.read_row) {
+  for (int u = 0; u < R + 2; ++u) {
     Products row[Q + 2];
-#pragma GCC unroll 6
-    for (int v = 0; v < Q + 2; ++v)
-      row[v] = checked && !(tile.inside >> (u * (Q + 2) + v) & 1)
-                   ? Products{}
-                   : in_register(load_products(read + tile.column[v], kPairedChannels));
+    load_row<checked>(tile, channel, u, row);
     if (u > 0 && u <= R)
 #pragma GCC unroll 6
       for (int v = 0; v < Q + 2; ++v) {
@@ -90,17 +98,29 @@ inline void sum_half(const SquareTile<BFloat16, BFloat16, Q>& tile, const BFloat
   }
 }
 
+// Tensors' blocks of 32 channels, of which the last may overlap the one before.
+class PairedBlocks : protected DepthwiseTiles {
+ protected:
+  explicit PairedBlocks(const DepthwisePlan& plan)
+      : DepthwiseTiles(plan), blocks_(plan.channels, kPairedChannels) {}
+
+  int64_t first_channel(int64_t block) const {
+    return least(block * kPairedChannels, p_.channels - kPairedChannels);
+  }
+
+  const Cut blocks_;
+};
+
 // conv2d or grad_input of tiles.
-class PairedSquares : private DepthwiseTiles {
+class PairedSquares : private PairedBlocks {
  public:
   PairedSquares(const DepthwisePlan& plan, const void* read, const void* weight, const void* bias,
                 void* written, void* workspace)
-      : DepthwiseTiles(plan),
+      : PairedBlocks(plan),
         read_(static_cast<const BFloat16*>(read)),
         weight_(static_cast<const BFloat16*>(weight)),
         bias_(static_cast<const BFloat16*>(bias)),
         written_(static_cast<BFloat16*>(written)),
-        blocks_(plan.channels, kPairedChannels),
         parts_(blocks_.parts, (blocks_.parts + plan.channel_parts - 1) / plan.channel_parts) {
     Arena arena(workspace);
     weights_ = arena.take<PairedWeights>(blocks_.parts);
@@ -123,11 +143,6 @@ class PairedSquares : private DepthwiseTiles {
   }
 
  private:
-  // The last block may overlap the one before.
-  int64_t first_channel(int64_t block) const {
-    return least(block * kPairedChannels, p_.channels - kPairedChannels);
-  }
-
   void pack(int64_t block) const {
     const SquareAxis h(p_.regions[0].h), w(p_.regions[0].w);
     constexpr int kFirst[kPairs][2] = {{0, 0}, {0, 1}, {0, 2}, {2, 0}, {2, 2}};
@@ -169,12 +184,12 @@ class PairedSquares : private DepthwiseTiles {
         const PairedWeights& weights = squares.weights_[block];
         Vector<float> total[R][Q];
         float low[R][Q][kSquareLanes];
-        sum_half<0, R, checked>(tile, tile.read + c, weights, total);
+        sum_half<0, R, checked>(tile, c, weights, total);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
           for (int q = 0; q < Q; ++q) store(low[r][q], total[r][q]);
-        sum_half<1, R, checked>(tile, tile.read + c, weights, total);
+        sum_half<1, R, checked>(tile, c, weights, total);
         BFloat16* to = tile.written + c;
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r, to += tile.written_row)
@@ -204,7 +219,7 @@ class PairedSquares : private DepthwiseTiles {
   const BFloat16* weight_;
   const BFloat16* bias_;
   BFloat16* written_;
-  const Cut blocks_, parts_;  // of the channels; of the blocks
+  const Cut parts_;  // of the blocks
   PairedWeights* weights_;
   int64_t bytes_;
 };

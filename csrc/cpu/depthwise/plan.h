@@ -35,6 +35,7 @@ struct DepthwisePlan {
   int64_t tile[2], tile_reads[2];
   // In place, tiles are of one part of the channels each.
   int64_t channel_parts = 1;
+  bool paired;     // in place: by native products of bfloat16, of pairs of taps or positions
   bool squares;    // planes: the kernel is 3x3, of stride 1, and rows are at least a vector long
   int64_t splits;  // partial sums of grad_weight, added in order: fixed by the problem
   // Planes: rows are packed with margins, and with every read_step-th element together, so that a

@@ -53,6 +53,7 @@ struct MatrixFunctions {
   WeightFunctions<MatrixWeightPlan> weight;
   GatherFunctions<Kn2rowPlan> kn2row;  // null where those in vectors of float32 do
   GatherFunctions<DepthwisePlan> paired_squares;
+  WeightFunctions<DepthwisePlan> paired_weight;
 };
 
 // Compilers that know the instructions, and the shuffles that packing takes.
