@@ -258,6 +258,22 @@ MUTANTS = [
     ),
     _gemm(
         "tensor_cores",
+        "missing barrier after the tables of rows",
+        "gemm/gather.h",
+        "  block_barrier();\n  DepthLoader",
+        "  DepthLoader",
+        RACE,
+    ),
+    _gemm(
+        "tensor_cores",
+        "tap that is kept too long",
+        "gemm/loaders.h",
+        "if (column_.inner + kStep < matrix_.columns().inner())",
+        "if (column_.inner + kStep <= matrix_.columns().inner())",
+        f"{WRONG}|{OUTSIDE_GLOBAL}",
+    ),
+    _gemm(
+        "tensor_cores",
         "swapped fragment of float64",
         "gemm/tensor_core.h",
         "load_shared<double>(a.at(row + lane() / 4, depth + lane() % 4))",
@@ -307,6 +323,13 @@ MUTANTS = [
         "row < p.rows ?",
         "row <= p.rows ?",
         f"{RACE}|{OUTSIDE_GLOBAL}",
+    ),
+    _gemm_weight(
+        "rows of the next slice over those of this one",
+        "gemm/loaders.h",
+        "    odd_ ^= 1;\n",
+        "",
+        RACE,
     ),
     _gemm_weight(
         "off by one in the samples",

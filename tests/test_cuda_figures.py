@@ -144,7 +144,8 @@ def test_occupancy_is_a_share_of_the_warps() -> None:
     [
         (
             "void dilconv::cuda::gather_kernel<dilconv::Half, dilconv::cuda::TensorCoreMultiply, "
-            "dilconv::cuda::Tile<128, 64, 64, 32>, true, false>(dilconv::cuda::GatherParams)",
+            "dilconv::cuda::Tile<128, 64, 64, 32>, (dilconv::cuda::Chunks)1>"
+            "(dilconv::cuda::GatherParams)",
             ("gather", "tensor core", "float16", "128x64"),
         ),
         (

@@ -123,7 +123,34 @@ __device__ inline V load(const T* address) {
   return bit_cast<V>(__ldg(reinterpret_cast<const Word<V>*>(address)));
 }
 
-// The same, of what nothing reads again soon.
+// The same if `wanted`; else reads nothing and returns zero. Without a branch: at its end, what was
+// read before might have to be waited for.
+template <class T>
+__device__ inline T load_if(bool wanted, const T* address) {
+  const size_t global = __cvta_generic_to_global(address);
+  if constexpr (sizeof(T) == 2) {
+    unsigned short word;
+    asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.b16 %0, 0; @p ld.global.nc.b16 %0, [%1]; }"
+        : "=&h"(word)
+        : "l"(global), "r"(unsigned(wanted)));
+    return bit_cast<T>(word);
+  } else if constexpr (sizeof(T) == 4) {
+    unsigned word;
+    asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.b32 %0, 0; @p ld.global.nc.b32 %0, [%1]; }"
+        : "=&r"(word)
+        : "l"(global), "r"(unsigned(wanted)));
+    return bit_cast<T>(word);
+  } else {
+    static_assert(sizeof(T) == 8, "no element is this wide");
+    unsigned long long word;
+    asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.b64 %0, 0; @p ld.global.nc.b64 %0, [%1]; }"
+        : "=&l"(word)
+        : "l"(global), "r"(unsigned(wanted)));
+    return bit_cast<T>(word);
+  }
+}
+
+// The same as load, of what nothing reads again soon.
 template <class V, class T>
 __device__ inline V load_streaming(const T* address) {
   return bit_cast<V>(__ldcs(reinterpret_cast<const Word<V>*>(address)));

@@ -114,7 +114,7 @@ class GatherBlock {
 };
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape,
-          bool kCopiesPixels, bool kCopiesWeights>
+          Chunks kPixels>
 __global__ void __launch_bounds__(TileShape::kThreads,
                                   (Multiplication<T, TileShape, true>::kBlocks))
     gather_kernel(const GatherParams p) {
@@ -130,7 +130,8 @@ __global__ void __launch_bounds__(TileShape::kThreads,
   const ImageMatrix<T> weight(p.weight, block.group(),
                               {h.count, w.count, p.h.kernel_step, p.w.kernel_step}, first_read);
   PixelRow* const pixel_rows = reinterpret_cast<PixelRow*>(shared_memory());
-  int64_t* const written_rows = reinterpret_cast<int64_t*>(pixel_rows + TileShape::kRows);
+  PixelRow* const weight_rows = pixel_rows + TileShape::kRows;
+  int64_t* const written_rows = reinterpret_cast<int64_t*>(weight_rows + TileShape::kColumns);
   for (int m = int(threadIdx.x); m < TileShape::kRows; m += TileShape::kThreads) {
     const GatherBlock::Pixel at = block.pixel(m);
     store_shared(pixel_rows + m, at.sample < 0
@@ -139,16 +140,18 @@ __global__ void __launch_bounds__(TileShape::kThreads,
                                                 w.origin + at.w * p.w.read_step));
     store_shared(written_rows + m, block.written_offset(at));
   }
-  const auto pixel_row = [&](int m) { return load_shared<PixelRow>(pixel_rows + m); };
-  const auto weight_row = [&](int n) {
+  for (int n = int(threadIdx.x); n < TileShape::kColumns; n += TileShape::kThreads) {
     const int channel = block.first_channel() + n;
-    return channel < p.written_channels ? weight.row(channel, h.first, w.first)
-                                        : PixelRow{0, kNowhere, 0};
-  };
-  DepthLoader<T, A, TileShape::kThreads, kCopiesPixels, decltype(pixel_row)> load_pixels(read,
-                                                                                         pixel_row);
-  DepthLoader<T, B, TileShape::kThreads, kCopiesWeights, decltype(weight_row)> load_weights(
-      weight, weight_row);
+    store_shared(weight_rows + n, channel < p.written_channels
+                                      ? weight.row(channel, h.first, w.first)
+                                      : PixelRow{0, kNowhere, 0});
+  }
+  block_barrier();
+  DepthLoader<T, A, TileShape::kThreads, kPixels> load_pixels(read, pixel_rows);
+  // Weights of few channels are read where they are, like the pixels; others are copied.
+  constexpr Chunks kWeights =
+      kPixels == Chunks::kSeveralTaps ? Chunks::kSeveralTaps : Chunks::kCopied;
+  DepthLoader<T, B, TileShape::kThreads, kWeights> load_weights(weight, weight_rows);
   Multiplication<T, TileShape, true> multiply;
   const int slices = (read.column_count() + kSliceDepth<T> - 1) / kSliceDepth<T>;
   multiply_slices<A, B>(shared_memory() + TileShape::kGatherTableBytes, slices, load_pixels,

@@ -94,8 +94,11 @@ __global__ void __launch_bounds__(TileShape::kThreads,
     const int row = block.first_row + m;
     store_shared(written_rows + m, row < p.rows ? int64_t(row) * p.pitch : kNotWritten);
   }
-  LoadA load_left(left, left_pixels, first_pixel, block.first_row, table_a);
-  LoadB load_right(right, right_pixels, first_pixel, block.first_column, table_b);
+  // Different warps work out the rows of the two images.
+  const int thread = int(threadIdx.x);
+  LoadA load_left(left, left_pixels, first_pixel, thread, block.first_row, table_a);
+  LoadB load_right(right, right_pixels, first_pixel, kThreads - 1 - thread, block.first_column,
+                   table_b);
 
   Multiplication<T, TileShape, false> multiply;
   multiply_slices<A, B>(stages, int(end_slice - first_slice), load_left, load_right, multiply);

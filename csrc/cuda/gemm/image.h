@@ -15,7 +15,7 @@ struct alignas(16) PixelRow {
   int64_t offset;
   int y, x;
 };
-constexpr int kNowhere = INT_MIN / 2;  // the y of a row that does not exist
+constexpr int kNowhere = INT_MIN / 2;  // the y of a row or a column that does not exist
 
 // A matrix column: the tap's displacement, and how many channels there are from it on.
 struct TapColumn {
@@ -30,8 +30,7 @@ class ImageMatrix {
   // From `first_channel` of the group on.
   __device__ ImageMatrix(const ImageParams& image, int group, const TapGrid& taps,
                          int first_channel = 0)
-      : data_(static_cast<const T*>(image.data) + group * image.group +
-              first_channel * image.channel),
+      : first_(group * image.group + first_channel * image.channel),
         channels_(image.channels - first_channel),
         image_(image),
         taps_(taps),
@@ -48,61 +47,62 @@ class ImageMatrix {
   }
 
   __device__ PixelRow row(int sample, int y, int x) const {
-    return {sample * image_.sample + y * image_.row + x * image_.column, y, x};
+    return {first_ + sample * image_.sample + y * image_.row + x * image_.column, y, x};
   }
 
   __device__ TapColumn column(const Odometer& k) const {
     const int y = k.outer * taps_.row_step, x = k.middle * taps_.column_step;
-    return {y * image_.row + x * image_.column + k.inner * image_.channel, y, x,
-            k.outer < taps_.rows ? channels_ - k.inner : 0};
+    return {y * image_.row + x * image_.column + k.inner * image_.channel,
+            k.outer < taps_.rows ? y : kNowhere, x, channels_ - k.inner};
   }
+
+  __device__ int channels() const { return channels_; }
+  __device__ int64_t channel_stride() const { return image_.channel; }
 
   __device__ bool contains(const PixelRow& row, const TapColumn& column) const {
     return unsigned(row.y + column.y) < unsigned(image_.height) &&
            unsigned(row.x + column.x) < unsigned(image_.width);
   }
+  __device__ const T* at(const PixelRow& row, const TapColumn& column) const {
+    return static_cast<const T*>(image_.data) + (row.offset + column.offset);
+  }
 
   // A chunk that lies in memory as it is: neighbouring channels of one tap, aligned.
   __device__ void copy_chunk(char* shared, const PixelRow& row, const TapColumn& column) const {
-    const bool valid = column.channels > 0 && contains(row, column);
-    copy_async(shared, data_ + (valid ? row.offset + column.offset : 0), valid);
+    copy_async(shared, at(row, column), column.channels > 0 && contains(row, column));
   }
 
-  // Any chunk. Where a tap has fewer channels than a chunk has elements, a chunk holds several
-  // taps: tap(i) is the column of the i-th, asked for in order.
-  template <class Tap>
-  __device__ Vec<T, kChunk<T>> gather_chunk(const PixelRow& row, const Tap& tap) const {
-    Vec<T, kChunk<T>> chunk;
-    TapColumn column = tap(0);
-    bool inside = contains(row, column);
-    if (columns_.inner() >= kChunk<T>) {
+  // A chunk of one tap: so many of the channels from the first on.
+  __device__ void gather_tap(const T* first, int channels, T (&elements)[kChunk<T>]) const {
 #pragma unroll
-      for (int e = 0; e < kChunk<T>; ++e) chunk.at[e] = element(row, column, inside, e);
-      return chunk;
-    }
-    int taps = 1, channel = 0;
+    for (int e = 0; e < kChunk<T>; ++e)
+      elements[e] = load_if(e < channels, first + e * image_.channel);
+  }
+
+  // A chunk of several taps, where these have fewer channels than a chunk has elements. tap(i) is
+  // the column of the i-th, asked for in order.
+  template <class Tap>
+  __device__ Vec<T, kChunk<T>> gather_taps(const PixelRow& row, const Tap& tap) const {
+    Vec<T, kChunk<T>> chunk;
+    int taps = 0, channel = columns_.inner(), channels = 0;
+    const T* from = nullptr;
 #pragma unroll
     for (int e = 0; e < kChunk<T>; ++e) {
       if (channel == columns_.inner()) {
-        column = tap(taps++);
-        inside = contains(row, column);
+        const TapColumn column = tap(taps++);
+        from = at(row, column);
+        channels = contains(row, column) ? column.channels : 0;
         channel = 0;
       }
-      chunk.at[e] = element(row, column, inside, channel++);
+      chunk.at[e] = load_if(channel < channels, from);
+      from += image_.channel;
+      ++channel;
     }
     return chunk;
   }
 
  private:
-  // The channel-th from the column on.
-  __device__ T element(const PixelRow& row, const TapColumn& column, bool inside,
-                       int channel) const {
-    return inside && channel < column.channels
-               ? load<T>(data_ + row.offset + column.offset + channel * image_.channel)
-               : T{};
-  }
-
-  const T* data_;
+  const int64_t first_;
   const int channels_;
   const ImageParams& image_;
   const TapGrid taps_;

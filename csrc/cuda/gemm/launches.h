@@ -30,10 +30,10 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
   }
   params.stores_together = stores_together(problem, params, kNeighbours);
   const auto kernel = copies_chunks(problem, params.read)
-                          ? gather_kernel<T, Multiplication, TileShape, true, true>
+                          ? gather_kernel<T, Multiplication, TileShape, Chunks::kCopied>
                       : copies_chunks(problem, params.weight)
-                          ? gather_kernel<T, Multiplication, TileShape, false, true>
-                          : gather_kernel<T, Multiplication, TileShape, false, false>;
+                          ? gather_kernel<T, Multiplication, TileShape, Chunks::kOneTap>
+                          : gather_kernel<T, Multiplication, TileShape, Chunks::kSeveralTaps>;
   // A grid takes 2^31 - 1 blocks.
   const int64_t most_groups = std::clamp<int64_t>(
       INT32_MAX / blocks, 1, most_sample_groups(problem, params.splits, params.samples_per_tile));

@@ -20,6 +20,8 @@ constexpr int kChunk = kChunkBytes / int(sizeof(T));  // elements
 template <class T>
 constexpr int kSliceDepth = kSliceBytes / int(sizeof(T));
 
+constexpr int kMostSliceDepth = kSliceDepth<int16_t>;
+
 // A block's part of the result, rows by columns, and that of each of its warps.
 template <int rows, int columns, int warp_rows, int warp_columns>
 struct Tile {
@@ -29,8 +31,9 @@ struct Tile {
   static constexpr int kThreads = 32 * (rows / warp_rows) * kWarpsAcross;
   static constexpr int kStageBytes = (rows + columns) * kSliceBytes;
   // What the kernels keep about rows and columns, in tables before the stages.
-  static constexpr int kGatherTableBytes = rows * (16 + 8);
-  static constexpr int kWeightTableBytes = (rows + columns) * (16 + 4) + rows * 8;
+  static constexpr int kGatherTableBytes = (rows + columns) * 16 + rows * 8;
+  static constexpr int kWeightTableBytes =
+      (rows + columns) * (16 + 4) + rows * 8 + 4 * kMostSliceDepth * 16;
   static constexpr int kGatherBytes = kGatherTableBytes + kStages * kStageBytes;
   static constexpr int kWeightBytes = kWeightTableBytes + kStages * kStageBytes;
 };
@@ -57,6 +60,7 @@ struct DepthInRows {
   // The same from row `first` on, if that is a multiple of kUnit, which keeps the swizzle.
   static constexpr int kUnit = 8;
   __device__ DepthInRows from(int first) const { return {data + first * kSliceBytes}; }
+  __device__ DepthInRows from_row(int first) const { return from(first); }
 };
 
 // The same, stored with the depth of the sum across the rows: row k holds `width` elements.
@@ -79,6 +83,10 @@ struct DepthAcrossRows {
   }
   static constexpr int kUnit = 8 * kChunk<T>;
   __device__ DepthAcrossRows from(int first) const { return {data + first * int(sizeof(T))}; }
+  // The same for the rows, whose swizzle repeats every eight.
+  __device__ DepthAcrossRows from_row(int first) const {
+    return {data + first * (kChunksPerRow * kChunkBytes)};
+  }
 };
 
 }  // namespace dilconv::cuda

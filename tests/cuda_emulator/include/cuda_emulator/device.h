@@ -59,6 +59,11 @@ inline V load(const T* address, Site site = Site::here()) {
   return value;
 }
 
+template <class T>
+inline T load_if(bool wanted, const T* address, Site site = Site::here()) {
+  return wanted ? load<T>(address, site) : T{};
+}
+
 template <class V, class T>
 inline V load_streaming(const T* address, Site site = Site::here()) {
   return load<V>(address, site);
