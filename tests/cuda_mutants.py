@@ -304,6 +304,13 @@ MUTANTS = [
     ),
     *(_gemm_weight(*fault) for fault in _PIPELINE[:2]),
     _gemm_weight(
+        "missing barrier before the loop",
+        "gemm/pipeline.h",
+        "    block_barrier();  // a loader",
+        "    // a loader",
+        RACE,
+    ),
+    _gemm_weight(
         "overrun of shared memory",
         "gemm/tiles.h",
         "kWeightTableBytes + kStages * kStageBytes",

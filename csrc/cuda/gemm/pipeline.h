@@ -12,25 +12,43 @@ __device__ void multiply_slices(char* shared, int slices, LoadA& load_a, LoadB& 
   constexpr int kBytesA = A::kRows * A::kChunksPerRow * kChunkBytes;
   constexpr int kStageBytes = kBytesA + B::kRows * B::kChunksPerRow * kChunkBytes;
   constexpr int kAhead = kStages - 1;
-  const auto stage = [&](int slice) { return shared + slice % kStages * kStageBytes; };
+  // Stages are named by their offsets.
+  const auto next = [](int stage) {
+    return stage == kAhead * kStageBytes ? 0 : stage + kStageBytes;
+  };
+  const auto a_of = [&](int stage) { return A{shared + stage}; };
+  const auto b_of = [&](int stage) { return B{shared + stage + kBytesA}; };
 
-  for (int step = 0; step < slices + kAhead; ++step) {
+  int to_fill = 0, ready = 0;
+#pragma unroll 1
+  for (int slice = 0; slice < kAhead; ++slice) {
+    block_barrier();  // a loader may have left something for its next slice
+    if (slice < slices) {
+      load_a.fetch(a_of(to_fill));
+      load_a.store(a_of(to_fill));
+      load_b.fetch(b_of(to_fill));
+      load_b.store(b_of(to_fill));
+    }
+    commit_async();
+    to_fill = next(to_fill);
+  }
+  for (int slice = 0; slice < slices; ++slice) {
     wait_async<kStages - 2>();
     // The slice to multiply has arrived, and all warps are done with the stage to fill.
     block_barrier();
-    const A filled_a = {stage(step)}, ready_a = {stage(step + 1)};
-    const B filled_b = {filled_a.data + kBytesA}, ready_b = {ready_a.data + kBytesA};
-    const bool fills = step < slices, multiplies = step >= kAhead;
+    const bool fills = slice + kAhead < slices;
     // One operand at a time, so that what is gathered takes few registers.
-    if (fills) load_a.fetch(filled_a);
-    if (multiplies) multiply.template half<0>(ready_a, ready_b);
+    if (fills) load_a.fetch(a_of(to_fill));
+    multiply.template half<0>(a_of(ready), b_of(ready));
     if (fills) {
-      load_a.store(filled_a);
-      load_b.fetch(filled_b);
+      load_a.store(a_of(to_fill));
+      load_b.fetch(b_of(to_fill));
     }
     commit_async();
-    if (multiplies) multiply.template half<1>(ready_a, ready_b);
-    if (fills) load_b.store(filled_b);
+    multiply.template half<1>(a_of(ready), b_of(ready));
+    if (fills) load_b.store(b_of(to_fill));
+    to_fill = next(to_fill);
+    ready = next(ready);
   }
 }
 
