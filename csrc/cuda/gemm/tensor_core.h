@@ -18,40 +18,38 @@ struct MatrixInstruction {
   using Right = Vec<uint32_t, 2>;
   using Sums = float[4];
 
-  static __device__ int lane() { return int(threadIdx.x % 32); }
-
   // Rows row .. row + 15 of the left operand.
   template <class A>
-  static __device__ Left left(A a, int row, int depth) {
+  static __device__ Left left(A a, int lane, int row, int depth) {
     if constexpr (A::kDepthInRows) {
-      return rounded(load_matrices(a.at(row + lane() % 16, depth + lane() / 16 * kChunk<T>)));
+      return rounded(load_matrices(a.at(row + lane % 16, depth + lane / 16 * kChunk<T>)));
     } else if constexpr (!kTf32) {
       return load_matrices_transposed(
-          a.at(row + lane() / 8 % 2 * 8, depth + lane() / 16 * 8 + lane() % 8));
+          a.at(row + lane / 8 % 2 * 8, depth + lane / 16 * 8 + lane % 8));
     } else {
       Left result;
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        result.at[i] = load_shared<uint32_t>(
-            a.at(row + lane() / 4 + i % 2 * 8, depth + lane() % 4 + i / 2 * 4));
+        result.at[i] =
+            load_shared<uint32_t>(a.at(row + lane / 4 + i % 2 * 8, depth + lane % 4 + i / 2 * 4));
       return rounded(result);
     }
   }
 
   // Columns column .. column + 15 of the right operand: two instructions' worth.
   template <class B>
-  static __device__ void right(B b, int column, int depth, Right (&result)[2]) {
+  static __device__ void right(B b, int lane, int column, int depth, Right (&result)[2]) {
     Left both;
     if constexpr (B::kDepthInRows) {
-      both = rounded(load_matrices(
-          b.at(column + lane() / 16 * 8 + lane() % 8, depth + lane() / 8 % 2 * kChunk<T>)));
+      both = rounded(
+          load_matrices(b.at(column + lane / 16 * 8 + lane % 8, depth + lane / 8 % 2 * kChunk<T>)));
     } else if constexpr (!kTf32) {
-      both = load_matrices_transposed(b.at(column + lane() / 16 * 8, depth + lane() % 16));
+      both = load_matrices_transposed(b.at(column + lane / 16 * 8, depth + lane % 16));
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         both.at[i] = load_shared<uint32_t>(
-            b.at(column + lane() / 4 + i / 2 * 8, depth + lane() % 4 + i % 2 * 4));
+            b.at(column + lane / 4 + i / 2 * 8, depth + lane % 4 + i % 2 * 4));
       both = rounded(both);
     }
     result[0] = {both.at[0], both.at[1]};
@@ -79,17 +77,15 @@ struct MatrixInstruction<double> {
   using Right = double;
   using Sums = double[2];
 
-  static __device__ int lane() { return int(threadIdx.x % 32); }
-
   template <class A>
-  static __device__ Left left(A a, int row, int depth) {
-    return load_shared<double>(a.at(row + lane() / 4, depth + lane() % 4));
+  static __device__ Left left(A a, int lane, int row, int depth) {
+    return load_shared<double>(a.at(row + lane / 4, depth + lane % 4));
   }
 
   template <class B>
-  static __device__ void right(B b, int column, int depth, Right (&result)[2]) {
-    result[0] = left(b, column, depth);
-    result[1] = left(b, column + 8, depth);
+  static __device__ void right(B b, int lane, int column, int depth, Right (&result)[2]) {
+    result[0] = left(b, lane, column, depth);
+    result[1] = left(b, lane, column + 8, depth);
   }
 
   static __device__ void multiply(Sums& sums, Left left, Right right) {
@@ -112,13 +108,12 @@ class TensorCoreMultiply {
   static constexpr int kBlocks = kSumRows * kSumColumns * sizeof(Sum<T>) < 512 ? 3 : 2;
 
   __device__ TensorCoreMultiply()
-      : warp_row_(int(threadIdx.x) / 32 / TileShape::kWarpsAcross * TileShape::kWarpRows),
+      : lane_(int(threadIdx.x) % 32),
+        warp_row_(int(threadIdx.x) / 32 / TileShape::kWarpsAcross * TileShape::kWarpRows),
         warp_column_(int(threadIdx.x) / 32 % TileShape::kWarpsAcross * TileShape::kWarpColumns) {}
 
-  __device__ int row(int i) const { return warp_row_ + i * 8 + int(threadIdx.x) % 32 / 4; }
-  __device__ int column(int j) const {
-    return warp_column_ + j / 2 * 8 + int(threadIdx.x) % 4 * 2 + j % 2;
-  }
+  __device__ int row(int i) const { return warp_row_ + i * 8 + lane_ / 4; }
+  __device__ int column(int j) const { return warp_column_ + j / 2 * 8 + lane_ % 4 * 2 + j % 2; }
   __device__ Sum<T> sum(int i, int j) const {
     return sums_[i / kRowsOfThread][j / 2][i % kRowsOfThread * 2 + j % 2];
   }
@@ -136,11 +131,12 @@ class TensorCoreMultiply {
     typename Instruction::Right right[kAcross / 2][2];
 #pragma unroll
     for (int i = 0; i < kDown; ++i)
-      left[i] =
-          Instruction::left(rows, (kFromA ? 0 : warp_row_) + i * Instruction::kRows, part * kDepth);
+      left[i] = Instruction::left(rows, lane_, (kFromA ? 0 : warp_row_) + i * Instruction::kRows,
+                                  part * kDepth);
 #pragma unroll
     for (int j = 0; j < kAcross / 2; ++j)
-      Instruction::right(columns, (kFromB ? 0 : warp_column_) + j * 16, part * kDepth, right[j]);
+      Instruction::right(columns, lane_, (kFromB ? 0 : warp_column_) + j * 16, part * kDepth,
+                         right[j]);
 #pragma unroll
     for (int i = 0; i < kDown; ++i)
 #pragma unroll
@@ -149,7 +145,7 @@ class TensorCoreMultiply {
   }
 
  private:
-  int warp_row_, warp_column_;
+  int lane_, warp_row_, warp_column_;
   typename Instruction::Sums sums_[kDown][kAcross] = {};
 };
 
