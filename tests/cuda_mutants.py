@@ -130,6 +130,14 @@ MUTANTS = [
         OUTSIDE_SHARED,
         problem="depthwise, tiles in the padding",
     ),
+    _planes(
+        "vectors of weights off their place",
+        "depthwise/planes.cu",
+        "return round_up(plan.rows.most_taps(), rows);",
+        "return plan.rows.most_taps();",
+        f"{WRONG}|{RACE}|{OUTSIDE_SHARED}|aligned",
+        op="grad_input",
+    ),
     _planes_weight(
         "missing barrier",
         "depthwise/planes_weight.cu",

@@ -102,7 +102,11 @@ __device__ void add_image(Vec<Sum<S>, width> (&sums)[rows], const GatherPlan& pl
           if (unsigned(row) >= unsigned(axis.read_size)) return Vec<Sum<S>, width>{};
           return widened<S>(load<Vec<S, width>>(from + int64_t(row) * plan.read.row));
         },
-        [&](int e) { return load_shared<Vec<Sum<S>, width>>(column_weights + e * pitch); });
+        [&](int e, int count, auto& factors) {
+          for (auto& factor : factors) {
+            if (count-- > 0) factor = load_shared<Vec<Sum<S>, width>>(column_weights + e++ * pitch);
+          }
+        });
   }
 }
 

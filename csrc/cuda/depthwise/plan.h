@@ -69,6 +69,7 @@ struct GatherPlan {
   TileSource tile;
   int taps_at_once;
   Divisor folds;
+  int weights, weight_pitch;  // what they take in shared memory, and a kernel column of them
 };
 
 inline GatherPlan make_gather_plan(const ConvProblem& p) {

@@ -17,6 +17,18 @@ namespace dilconv::cuda::depthwise {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kVectorBytes = 16;
+
+// Neighbouring weights, by vectors that begin at multiples of their size, the last one whole.
+template <int vector, class T, int n>
+__device__ void load_factors(Vec<T, 1> (&factors)[n], const T* weights) {
+#pragma unroll
+  for (int first = 0; first < n; first += vector) {
+    const auto some = load_shared<Vec<T, vector>>(weights + first);
+#pragma unroll
+    for (int i = 0; i < vector && first + i < n; ++i) factors[first + i].at[0] = some.at[i];
+  }
+}
 
 // What one thread knows of its block's tile.
 template <class S, int rows, bool sliding>
@@ -25,6 +37,8 @@ class PlanesTile {
 
  public:
   using Sums = Vec<T, 1>[rows];
+  // That are loaded at a time: with one sum, or a step, there is only one row of taps at a time.
+  static constexpr int kFactors = rows > 1 && sliding ? kVectorBytes / int(sizeof(T)) : 1;
 
   __device__ PlanesTile(const GatherPlan& plan) : plan_(plan) {
     phase_ = blockIdx.x;
@@ -39,8 +53,8 @@ class PlanesTile {
     place_columns(column_tile);
     if (plane_ >= plan.tile.planes || from_ + group_ * rows >= to_) column_taps_.count = 0;
     offsets_ = reinterpret_cast<int64_t*>(shared_memory());
-    tile_ = reinterpret_cast<T*>(offsets_ + round_up(plan.tile.planes, 2));
-    weights_ = tile_ + plan.tile.planes * plan.tile.rows * plan.tile.pitch;
+    weights_ = reinterpret_cast<T*>(offsets_ + round_up(plan.tile.planes, 2));
+    tile_ = weights_ + plan.weights;
   }
 
   __device__ bool empty() const { return from_ >= to_; }
@@ -123,6 +137,9 @@ class PlanesTile {
     }
   }
 
+  // The tap whose weight is first in a column: that of a block's first vector.
+  __device__ int first_weight() const { return kFactors > 1 ? row_span_.first : 0; }
+
   // Weights of the planes' channels, as [plane][kernel column][tap of the phase].
   __device__ void load_weights(const S* weight, int first_plane, int d) {
     const int taps = plan_.weight_rows.value(), columns = plan_.weight_columns.value();
@@ -130,9 +147,11 @@ class PlanesTile {
       // As they lie in memory.
       int plane = i;
       const int b = plan_.weight_columns.split(plane), t = plan_.weight_rows.split(plane);
-      T* const to = weights_ + (plane * columns + b) * taps + t;
+      T* const to = weights_ + (plane * columns + b) * plan_.weight_pitch + t - first_weight();
       plane += first_plane;
-      if (t >= row_taps_.count || plane >= plan_.batch * plan_.channels.value()) continue;
+      if (t < first_weight() || t >= row_taps_.count ||
+          plane >= plan_.batch * plan_.channels.value())
+        continue;
       const int channel = plan_.channels.split(plane);
       const int64_t from =
           int64_t(channel * plan_.depth + d) * plan_.weight_strides[0] +
@@ -149,24 +168,23 @@ class PlanesTile {
     const T* const own =
         tile_ + (plane_ * plan_.tile.rows + group_ * rows * plan_.rows.step) * plan_.tile.pitch +
         shift + (folded() ? lane_ : column_taps_.first_read - origin_);
-    const T* const weights =
-        weights_ + plane_ * plan_.weight_columns.value() * plan_.weight_rows.value();
+    const T* const weights = weights_ + plane_ * plan_.weight_columns.value() * plan_.weight_pitch;
     for (int t = tap; t < tap_end; ++t) {
       const T* const column = own + (t - tap) * tap_pitch;
       const int kernel_column = column_taps_.first_tap + t * column_taps_.tap_step;
-      const T* const column_weights = weights + kernel_column * plan_.weight_rows.value();
+      const T* const column_weights = weights + kernel_column * plan_.weight_pitch - first_weight();
       add_taps<sliding>(
           sums, row_span_.first, row_span_.last, plan_.rows.step,
           [&](int e) { return load_shared<Vec<T, 1>>(column + e * plan_.tile.pitch); },
-          [&](int e) { return load_shared<Vec<T, 1>>(column_weights + e); });
+          [&](int e, int, auto& factors) { load_factors<kFactors>(factors, column_weights + e); });
     }
   }
 
   const GatherPlan& plan_;
-  // In shared memory: where planes begin, what the tile reads, weights.
+  // In shared memory: where planes begin, weights, what the tile reads.
   int64_t* offsets_;
-  T* tile_;
   T* weights_;
+  T* tile_;
   // The tile's rows: positions [from, to) of a phase, and the taps that read inside the image.
   int phase_, from_, to_;
   Taps row_taps_;
@@ -198,9 +216,19 @@ __global__ void __launch_bounds__(kThreads, rows * sizeof(Sum<S>) > 32    ? 2
 // --- host -----------------------------------------------------------------------------------
 
 int64_t shared_bytes(const GatherPlan& plan, int64_t bytes) {
-  const int64_t weights = int64_t(plan.columns.kernel) * plan.rows.most_taps();
   return round_up(plan.tile.planes, 2) * int64_t(sizeof(int64_t)) +
-         plan.tile.planes * (int64_t(plan.tile.rows) * plan.tile.pitch + weights) * bytes;
+         (plan.weights + plan.tile.planes * int64_t(plan.tile.rows) * plan.tile.pitch) * bytes;
+}
+
+// From the weights of one kernel column to those of the next: as a thread with `rows` sums reads
+// them, so many at a time.
+int weight_pitch(const GatherPlan& plan, int rows) { return round_up(plan.rows.most_taps(), rows); }
+
+void set_planes(GatherPlan& plan, int planes, int rows) {
+  plan.tile.planes = planes;
+  plan.weight_pitch = weight_pitch(plan, rows);
+  // The tile behind them begins at a vector.
+  plan.weights = round_up(planes * plan.columns.kernel * plan.weight_pitch, kVectorBytes / 4);
 }
 
 void set_tile(GatherPlan& plan, int rows) {
@@ -234,21 +262,22 @@ void choose_columns(GatherPlan& plan) {
   plan.column_tiles = Divisor(ceil_div(size, plan.tile_columns.value()));
 }
 
-// Positions of a phase that a thread sums.
-int choose_rows(const Axis& axis) {
-  const int positions = axis.phase_size(0);
-  if (positions == 1) return 1;
-  return positions <= 8 || axis.step > 1 ? 4 : 8;
+// Positions of a phase that a thread sums: several if there is room for their weights' pitch.
+int choose_rows(const GatherPlan& plan, int64_t bytes) {
+  const int positions = plan.rows.phase_size(0);
+  const int rows = positions <= 8 || plan.rows.step > 1 ? 4 : 8;
+  const int64_t weights = int64_t(plan.columns.kernel) * weight_pitch(plan, rows) * bytes;
+  return positions == 1 || weights > kSharedBytes * 2 / 3 ? 1 : rows;
 }
 
 // Whether there is a tile that fits; then the plan has it.
 bool plan_tile(GatherPlan& plan, int64_t bytes) {
-  const int rows = choose_rows(plan.rows), phase_size = plan.rows.phase_size(0);
+  const int rows = choose_rows(plan, bytes), phase_size = plan.rows.phase_size(0);
   choose_columns(plan);
   const int columns = plan.tile_columns.value();
   int groups = larger(1, smaller(kThreads / columns, ceil_div(phase_size, rows)));
   plan.taps_at_once = plan.columns.most_taps();
-  plan.tile.planes = 1;
+  set_planes(plan, 1, rows);
   for (;;) {
     plan.row_groups = Divisor(groups);
     set_tile(plan, rows);
@@ -267,7 +296,7 @@ bool plan_tile(GatherPlan& plan, int64_t bytes) {
   const int64_t busy = plan.batch * int64_t(plan.channels.value()) * tiles / 512;
   const int64_t fitting = kSharedBytes / shared_bytes(plan, bytes);
   const int64_t threads = kThreads / (columns * groups);
-  plan.tile.planes = int(std::clamp<int64_t>(busy, 1, std::min(fitting, threads)));
+  set_planes(plan, int(std::clamp<int64_t>(busy, 1, std::min(fitting, threads))), rows);
   return true;
 }
 
@@ -301,7 +330,7 @@ void launch_kernel(GatherPlan plan, const Gathered& data, void* stream) {
 
 template <class S>
 void launch_typed(const GatherPlan& plan, const Gathered& data, void* stream) {
-  const int rows = choose_rows(plan.rows);
+  const int rows = choose_rows(plan, sizeof(Sum<S>));
   if (rows == 1)
     launch_kernel<S, 1, true>(plan, data, stream);
   else if (plan.rows.step > 1)

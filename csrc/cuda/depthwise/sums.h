@@ -11,55 +11,70 @@ __device__ inline void accumulate(Vec<T, n>& sum, const Vec<T, n>& a, const Vec<
   for (int i = 0; i < n; ++i) sum.at[i] = multiply_add(a.at[i], b.at[i], sum.at[i]);
 }
 
-// sums[r] += read(r + t) * weight(t) for t in [first, first + taps), unrolled.
-template <int taps, int rows, class V, class Read, class Weight>
+// sums[r] += read(r + t) * factor of t for t in [first, first + taps), unrolled.
+// weights(t, count, factors) puts those of [t, t + count) into an array, and may fill the rest of
+// it.
+template <int taps, int rows, class V, class Read, class Weights>
 __device__ inline void add_few_taps(V (&sums)[rows], int first, const Read& read,
-                                    const Weight& weight) {
-  V window[rows + taps - 1];
+                                    const Weights& weights) {
+  V window[rows + taps - 1], factors[taps];
 #pragma unroll
   for (int e = 0; e < rows + taps - 1; ++e) window[e] = read(first + e);
+  weights(first, taps, factors);
 #pragma unroll
-  for (int t = 0; t < taps; ++t) {
-    const V factor = weight(first + t);
+  for (int t = 0; t < taps; ++t)
 #pragma unroll
-    for (int r = 0; r < rows; ++r) accumulate(sums[r], window[t + r], factor);
-  }
+    for (int r = 0; r < rows; ++r) accumulate(sums[r], window[t + r], factors[t]);
 }
 
-// sums[r] += read(step * r + t) * weight(t) for t in [first, last). With sliding, step is 1: what
-// `rows` taps of all sums need is read once, all of it before the first use.
-template <bool sliding, int rows, class V, class Read, class Weight>
+// sums[r] += read(step * r + t) * factor of t for t in [first, last). With sliding, step is 1: what
+// `rows` taps of all sums need is read once, all of it before the first use; and the
+// factors as many at a time, from first on.
+template <bool sliding, int rows, class V, class Read, class Weights>
 __device__ inline void add_taps(V (&sums)[rows], int first, int last, int step, const Read& read,
-                                const Weight& weight) {
+                                const Weights& weights) {
   if constexpr (sliding) {
     if (first >= last) return;  // then `first` may lie beyond what there is to read
-    if (last - first == 3) return add_few_taps<3>(sums, first, read, weight);
+    if (last - first == 3) return add_few_taps<3>(sums, first, read, weights);
     if constexpr (sizeof(V) <= sizeof(double)) {
-      if (last - first == 5) return add_few_taps<5>(sums, first, read, weight);
-      if (last - first == 7) return add_few_taps<7>(sums, first, read, weight);
+      if (last - first == 5) return add_few_taps<5>(sums, first, read, weights);
+      if (last - first == 7) return add_few_taps<7>(sums, first, read, weights);
     }
-    V window[2 * rows - 1];
+    V window[2 * rows - 1], factors[rows];
 #pragma unroll
     for (int r = 0; r + 1 < rows; ++r) window[r] = read(first + r);
-    for (int base = first; base < last; base += rows) {
+    int base = first;
+    constexpr int kUnrolled = rows == 4 ? 4 : 1;
+#pragma unroll kUnrolled
+    for (; base + rows <= last; base += rows) {
+#pragma unroll
+      for (int u = 0; u < rows; ++u) window[rows - 1 + u] = read(base + rows - 1 + u);
+      weights(base, rows, factors);
 #pragma unroll
       for (int u = 0; u < rows; ++u)
-        if (base + u < last) window[rows - 1 + u] = read(base + rows - 1 + u);
 #pragma unroll
-      for (int u = 0; u < rows; ++u) {
-        if (base + u >= last) break;
-        const V factor = weight(base + u);
-#pragma unroll
-        for (int r = 0; r < rows; ++r) accumulate(sums[r], window[u + r], factor);
-      }
+        for (int r = 0; r < rows; ++r) accumulate(sums[r], window[u + r], factors[u]);
 #pragma unroll
       for (int r = 0; r + 1 < rows; ++r) window[r] = window[rows + r];
     }
-  } else {
-    for (int t = first; t < last; ++t) {
-      const V factor = weight(t);
+    if (base == last) return;
 #pragma unroll
-      for (int r = 0; r < rows; ++r) accumulate(sums[r], read(step * r + t), factor);
+    for (int u = 0; u + 1 < rows; ++u)
+      if (base + u < last) window[rows - 1 + u] = read(base + rows - 1 + u);
+    weights(base, last - base, factors);
+#pragma unroll
+    for (int u = 0; u + 1 < rows; ++u) {
+      if (base + u >= last) break;
+#pragma unroll
+      for (int r = 0; r < rows; ++r) accumulate(sums[r], window[u + r], factors[u]);
+    }
+  } else {
+#pragma unroll 2
+    for (int t = first; t < last; ++t) {
+      V factors[1];
+      weights(t, 1, factors);
+#pragma unroll
+      for (int r = 0; r < rows; ++r) accumulate(sums[r], read(step * r + t), factors[0]);
     }
   }
 }
