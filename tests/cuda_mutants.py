@@ -291,9 +291,9 @@ MUTANTS = [
     _pack(
         "overrun by packing",
         "gemm/passes.h",
-        "threadIdx.x; i < elements; i += step) {\n    int64_t rest = i;",
-        "threadIdx.x; i <= elements; i += step) {\n    int64_t rest = i;",
-        OUTSIDE_GLOBAL,
+        "i < elements; i += step) {\n      int row",
+        "i <= elements; i += step) {\n      int row",
+        f"{RACE}|{OUTSIDE_GLOBAL}",
     ),
     _pack(
         "swapped axes in packing",

@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "../../core/problem.h"
-#include "divisor.h"
+#include "../divisor.h"
 
 namespace dilconv::cuda::depthwise {
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../device.h"
+#include "../divisor.h"
 #include "params.h"
 
 namespace dilconv::cuda {
@@ -11,22 +12,22 @@ constexpr int kPassThreads = 256;
 
 // To (group, written channel, kernel row, kernel column, padded read channel).
 template <class T>
-__global__ void __launch_bounds__(kPassThreads) pack_kernel(const PackParams p) {
-  const int64_t elements =
-      int64_t(p.groups) * p.written_channels * p.kernel_height * p.kernel_width * p.padded_channels;
-  const int64_t step = int64_t(gridDim.x) * kPassThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < elements; i += step) {
-    int64_t rest = i;
-    const auto digit = [&](int base) {
-      const int value = int(rest % base);
-      rest /= base;
-      return value;
-    };
-    const int read = digit(p.padded_channels), column = digit(p.kernel_width);
-    const int row = digit(p.kernel_height), written = digit(p.written_channels);
-    const T* source = static_cast<const T*>(p.source) + rest * p.group + written * p.written +
-                      read * p.read + row * p.row + column * p.column;
-    store(static_cast<T*>(p.packed) + i, read < p.read_channels ? load<T>(source) : T{});
+__global__ void __launch_bounds__(kPassThreads)
+    pack_kernel(const PackParams p, const Divisor padded_channels, const Divisor kernel_width) {
+  const int64_t channels = int64_t(p.groups) * p.written_channels;
+  // Of a written channel: fewer than 2^31.
+  const unsigned elements = unsigned(p.kernel_height) * p.kernel_width * p.padded_channels;
+  const unsigned step = gridDim.y * kPassThreads;
+  for (int64_t channel = blockIdx.x; channel < channels; channel += gridDim.x) {
+    const T* const from = static_cast<const T*>(p.source) + channel / p.written_channels * p.group +
+                          channel % p.written_channels * p.written;
+    T* const packed = static_cast<T*>(p.packed) + channel * elements;
+    for (unsigned i = blockIdx.y * kPassThreads + threadIdx.x; i < elements; i += step) {
+      int row = int(i);
+      const int read = padded_channels.split(row), column = kernel_width.split(row);
+      const T* const source = from + read * p.read + row * p.row + column * p.column;
+      store(packed + i, read < p.read_channels ? load<T>(source) : T{});
+    }
   }
 }
 

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace dilconv::cuda::depthwise {
+namespace dilconv::cuda {
 
 // Divides 0 <= n < 2^31 by 1 <= d < 2^31: n / d = (high word of n * multiplier, plus n) >> shift.
 class Divisor {
@@ -43,4 +43,4 @@ class Divisor {
   uint32_t multiplier_ = 1;
 };
 
-}  // namespace dilconv::cuda::depthwise
+}  // namespace dilconv::cuda
