@@ -68,7 +68,13 @@ _split = partial(_gemm, op="grad_input", problem="split sum of a gradient")
 
 # The faults that every implicit GEMM can have, whatever it multiplies with.
 _PIPELINE = [
-    ("missing barrier", "gemm/pipeline.h", "    block_barrier();\n", "", RACE),
+    (
+        "missing barrier",
+        "gemm/pipeline.h",
+        "    block_barrier();\n",
+        "",
+        f"{RACE}|{NOT_WAITED_FOR}",
+    ),
     (
         "wait for too few copies",
         "gemm/pipeline.h",
