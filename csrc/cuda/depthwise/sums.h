@@ -11,9 +11,8 @@ __device__ inline void accumulate(Vec<T, n>& sum, const Vec<T, n>& a, const Vec<
   for (int i = 0; i < n; ++i) sum.at[i] = multiply_add(a.at[i], b.at[i], sum.at[i]);
 }
 
-// sums[r] += read(r + t) * factor of t for t in [first, first + taps), unrolled.
-// weights(t, count, factors) puts those of [t, t + count) into an array, and may fill the rest of
-// it.
+// sums[r] += read(r + t) * factor of t for t in [first, first + taps), unrolled. weights(t, count,
+// factors) puts those of [t, t + count) into an array, and may fill the rest of it.
 template <int taps, int rows, class V, class Read, class Weights>
 __device__ inline void add_few_taps(V (&sums)[rows], int first, const Read& read,
                                     const Weights& weights) {
@@ -28,12 +27,11 @@ __device__ inline void add_few_taps(V (&sums)[rows], int first, const Read& read
 }
 
 // sums[r] += read(step * r + t) * factor of t for t in [first, last). With sliding, step is 1: what
-// `rows` taps of all sums need is read once, all of it before the first use; and the
-// factors as many at a time, from first on.
+// `rows` taps of all sums need is read once, all of it before the first use, and the factors too.
 template <bool sliding, int rows, class V, class Read, class Weights>
 __device__ inline void add_taps(V (&sums)[rows], int first, int last, int step, const Read& read,
                                 const Weights& weights) {
-  if constexpr (sliding) {
+  if constexpr (sliding && rows > 1) {
     if (first >= last) return;  // then `first` may lie beyond what there is to read
     if (last - first == 3) return add_few_taps<3>(sums, first, read, weights);
     if constexpr (sizeof(V) <= sizeof(double)) {
@@ -43,8 +41,9 @@ __device__ inline void add_taps(V (&sums)[rows], int first, int last, int step, 
     V window[2 * rows - 1], factors[rows];
 #pragma unroll
     for (int r = 0; r + 1 < rows; ++r) window[r] = read(first + r);
+    // Of eight rows, or of vectors, one step is enough to do.
+    [[maybe_unused]] constexpr int kUnrolled = rows == 4 && sizeof(V) <= sizeof(double) ? 4 : 1;
     int base = first;
-    constexpr int kUnrolled = rows == 4 ? 4 : 1;
 #pragma unroll kUnrolled
     for (; base + rows <= last; base += rows) {
 #pragma unroll
@@ -69,7 +68,7 @@ __device__ inline void add_taps(V (&sums)[rows], int first, int last, int step, 
       for (int r = 0; r < rows; ++r) accumulate(sums[r], window[u + r], factors[u]);
     }
   } else {
-#pragma unroll 2
+#pragma unroll 2  // more takes registers that the blocks of a multiprocessor share
     for (int t = first; t < last; ++t) {
       V factors[1];
       weights(t, 1, factors);
