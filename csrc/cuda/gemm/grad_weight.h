@@ -94,11 +94,13 @@ __global__ void __launch_bounds__(TileShape::kThreads,
     const int row = block.first_row + m;
     store_shared(written_rows + m, row < p.rows ? int64_t(row) * p.pitch : kNotWritten);
   }
-  // Different warps work out the rows of the two images.
+  // The first warps work out the left image's rows, the last ones the right image's.
   const int thread = int(threadIdx.x);
-  LoadA load_left(left, left_pixels, first_pixel, thread, block.first_row, table_a);
-  LoadB load_right(right, right_pixels, first_pixel, kThreads - 1 - thread, block.first_column,
-                   table_b);
+  const bool first_half = thread < kThreads / 2;
+  RowWalk walk(left_pixels.base(), first_pixel, kSliceDepth<T>,
+               first_half ? thread : kThreads - 1 - thread);
+  LoadA load_left(left, left_pixels, walk, first_half, block.first_row, table_a);
+  LoadB load_right(right, right_pixels, walk, !first_half, block.first_column, table_b);
 
   Multiplication<T, TileShape, false> multiply;
   multiply_slices<A, B>(stages, int(end_slice - first_slice), load_left, load_right, multiply);

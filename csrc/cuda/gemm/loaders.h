@@ -68,7 +68,10 @@ class DepthLoader {
   __device__ DepthLoader(const ImageMatrix<T>& matrix, const PixelRow* rows)
       : matrix_(matrix),
         rows_(rows),
-        step_(matrix.columns().at(unsigned(kStep))),
+        // A chunk is not longer than its one tap: then no registers are needed.
+        step_(kChunks == Chunks::kOneTap && kStep == kChunk<T>
+                  ? Odometer{0, 0, kStep}
+                  : matrix.columns().at(unsigned(kStep))),
         column_(matrix.columns().at(unsigned(Mine::chunk(0) * kChunk<T>))) {
     find_tap();
   }
@@ -160,6 +163,27 @@ struct Pixels {
   }
 };
 
+// Where a thread that works out a row of every slice is among the pixels: the same for both
+// operands, as none works out rows of both.
+class RowWalk {
+ public:
+  __device__ RowWalk(const OdometerBase& base, const Odometer& first_pixel, int slice, int row)
+      : base_(base),
+        step_(base.at(unsigned(slice))),
+        row_(row),
+        position_(base.sum(first_pixel, base.at(unsigned(row)))) {}
+
+  __device__ int row() const { return row_; }  // within the slice, if less than its depth
+  __device__ const Odometer& position() const { return position_; }
+  __device__ void next_slice() { position_ = base_.sum(position_, step_); }
+
+ private:
+  const OdometerBase base_;
+  const Odometer step_;
+  const int row_;
+  Odometer position_;
+};
+
 // Loads slices of an image matrix whose rows are the depth: the taps stay, the pixels move. What a
 // thread knows about its columns lies in a table in shared memory, where it takes no registers. The
 // rows of a slice, which all threads read, are worked out once, a slice ahead.
@@ -174,16 +198,14 @@ class PixelLoader {
   static constexpr int kTableBytes =
       kTableEntries * int(sizeof(PixelRow) + sizeof(int)) + 2 * kRowBytes;
 
-  // The tables are complete after the next barrier. row: which of a slice's rows this thread works
-  // out, if there is such a row.
-  __device__ PixelLoader(const ImageMatrix<T>& matrix, const Pixels& pixels,
-                         const Odometer& first_pixel, int row, int first_column, char* table)
+  // The tables are complete after the next barrier. walks: whether the walk's row, of this image,
+  // is the thread's to work out.
+  __device__ PixelLoader(const ImageMatrix<T>& matrix, const Pixels& pixels, RowWalk& walk,
+                         bool walks, int first_column, char* table)
       : matrix_(matrix),
         pixels_(pixels),
-        base_(pixels.base()),
-        step_(base_.at(unsigned(kSliceDepth<T>))),
-        row_(row),
-        position_(base_.sum(first_pixel, base_.at(unsigned(row)))),
+        walk_(walk),
+        walks_(walks && walk.row() < kSliceDepth<T>),
         rows_(table),
         table_(table + 2 * kRowBytes),
         taps_per_chunk_(kChunk<T> / matrix.channels_per_tap()) {
@@ -239,10 +261,10 @@ class PixelLoader {
  private:
   // Of the next slice, for whose rows there are two places: this slice's are still being read.
   __device__ void find_row(int odd) {
-    if (row_ >= kSliceDepth<T>) return;
-    store_shared(rows_ + odd * kRowBytes + row_ * int(sizeof(PixelRow)),
-                 pixels_.row(matrix_, position_));
-    position_ = base_.sum(position_, step_);
+    if (!walks_) return;
+    store_shared(rows_ + odd * kRowBytes + walk_.row() * int(sizeof(PixelRow)),
+                 pixels_.row(matrix_, walk_.position()));
+    walk_.next_slice();
   }
 
   __device__ TapColumn tap_column(int index) const {
@@ -258,10 +280,8 @@ class PixelLoader {
 
   const ImageMatrix<T>& matrix_;
   const Pixels& pixels_;
-  const OdometerBase base_;
-  const Odometer step_;  // to the row in the next slice
-  const int row_;
-  Odometer position_;
+  RowWalk& walk_;
+  const bool walks_;
   char* const rows_;
   char* const table_;
   const int taps_per_chunk_;

@@ -105,7 +105,11 @@ class TensorCoreMultiply {
   static constexpr int kSumRows = kDown * kRowsOfThread;
   static constexpr int kSumColumns = kAcross * 2;
   static constexpr int kNeighbours = 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  static constexpr int kBlocks = 1;  // shared memory has no room for more
+#else
   static constexpr int kBlocks = kSumRows * kSumColumns * sizeof(Sum<T>) < 512 ? 3 : 2;
+#endif
 
   __device__ TensorCoreMultiply()
       : lane_(int(threadIdx.x) % 32),
