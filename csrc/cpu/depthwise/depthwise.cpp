@@ -75,7 +75,6 @@ struct OwnedPlan {
 
   // native: bfloat16 is multiplied in pairs.
   void choose_form(const ConvProblem& p, int64_t lanes, bool native) {
-    constexpr int64_t kPairedChannels = 32;
     const bool channels_last = plan.read_strides[1] == 1 && plan.written_strides[1] == 1;
     plan.paired = native && channels_last && plan.group == 1 && p.in_channels == p.out_channels &&
                   plan.channels >= kPairedChannels && squares(p);

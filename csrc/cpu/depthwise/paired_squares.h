@@ -7,7 +7,8 @@
 //
 // Included inside an instruction set's anonymous namespace; see matrix.inc.
 
-constexpr int kPairedChannels = kSquareProducts, kPairs = 5;
+constexpr int kPairs = 5;
+static_assert(kPairedChannels == kSquareProducts, "a vector of them");
 
 // Of 32 channels, by halves: the pairs of weights, and what sums start from.
 struct PairedWeights {

@@ -8,6 +8,9 @@ namespace dilconv {
 // Positions that are a dilation apart, at least, for tiles of 3x3 layers.
 constexpr int64_t kSquarePhase = 2;
 
+// Of a pixel, in one vector, where bfloat16 is multiplied in pairs.
+constexpr int kPairedChannels = 32;
+
 // What a vector holds, and whether it is packed first.
 enum class DepthwiseForm {
   kInPlace,  // neighbouring channels of a pixel, read and written where they are
