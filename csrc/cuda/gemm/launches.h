@@ -18,15 +18,13 @@ inline Grid pass_grid(int64_t elements) {
   return {unsigned(blocks), kPassThreads, 0};
 }
 
-template <class T>
-void run_pack(const PackParams& pack, void* stream) {
+inline Grid pack_grid(const PackParams& pack) {
   const int64_t channels = int64_t(pack.groups) * pack.written_channels;
   const int64_t elements = int64_t(pack.kernel_height) * pack.kernel_width * pack.padded_channels;
   const int64_t across = std::min(channels, kMostPassBlocks);
   const int64_t down = std::clamp<int64_t>(kMostPassBlocks / std::max<int64_t>(across, 1), 1,
                                            (elements + kPassThreads - 1) / kPassThreads);
-  launch(pack_kernel<T>, {dim3(unsigned(across), unsigned(down)), kPassThreads, 0}, stream, pack,
-         Divisor(pack.padded_channels), Divisor(pack.kernel_width));
+  return {dim3(unsigned(across), unsigned(down)), kPassThreads, 0};
 }
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape>
@@ -36,7 +34,11 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
   GatherParams params = make_gather(problem, tensors, tile);
   const int64_t blocks = blocks_per_sample_group(problem, params);
   if (blocks == 0) return;
-  if (packs_weights(problem, tensors)) run_pack<T>(make_pack(problem, tensors), stream);
+  if (packs_weights(problem, tensors)) {
+    const PackParams pack = make_pack(problem, tensors);
+    launch(pack_kernel<T>, pack_grid(pack), stream, pack, Divisor(pack.padded_channels),
+           Divisor(pack.kernel_width));
+  }
   params.stores_together = stores_together(problem, params, kNeighbours);
   const auto kernel = copies_chunks(problem, params.read)
                           ? gather_kernel<T, Multiplication, TileShape, Chunks::kCopied>
