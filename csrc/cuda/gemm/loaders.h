@@ -68,10 +68,7 @@ class DepthLoader {
   __device__ DepthLoader(const ImageMatrix<T>& matrix, const PixelRow* rows)
       : matrix_(matrix),
         rows_(rows),
-        // A chunk is not longer than its one tap: then no registers are needed.
-        step_(kChunks == Chunks::kOneTap && kStep == kChunk<T>
-                  ? Odometer{0, 0, kStep}
-                  : matrix.columns().at(unsigned(kStep))),
+        step_(matrix.columns().at(unsigned(kStep))),
         column_(matrix.columns().at(unsigned(Mine::chunk(0) * kChunk<T>))) {
     find_tap();
   }
