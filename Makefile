@@ -151,19 +151,19 @@ check-kernels: ## check the kernels alone, through their C interface
 # Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user. A Nehalem has SSE but no AVX, a
 # Haswell AVX2 but no AVX-512: an instruction that leaked into an older path ends the run. For that
 # one case in seven will do, which is some of every kernel, op, dtype and layout: check-kernels has
-# run these sets on all.
+# run these sets on all. CHECK goes to the check on aarch64, as to those below.
 check-emulated: ## check the kernels as run by an aarch64 machine and by older x86-64 ones
 	@$(MAKE) --no-print-directory -j$(JOBS) build/check
 	@$(MAKE) --no-print-directory -j$(JOBS) KERNEL_DIR=build/aarch64 CXX=aarch64-linux-gnu-g++ \
 	  build/aarch64/check
-	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check $(CHECK)
 	qemu-x86_64 -cpu Nehalem build/check --every 7
 	qemu-x86_64 -cpu Haswell build/check --every 7
 
 # The products of bfloat16 that this machine may lack, in plain C++ instead of the instructions.
 check-twins: ## check the bfloat16 kernels without the instructions that they are made for
 	@$(MAKE) --no-print-directory -j$(JOBS) TWINS=1 KERNEL_DIR=build/twins build/twins/check
-	build/twins/check --isa amx --isa avx512_bf16
+	build/twins/check --isa amx --isa avx512_bf16 $(CHECK)
 
 # In a copy of the checkout, because the extension in this one is built for another torch.
 check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, and check what needs no GPU
