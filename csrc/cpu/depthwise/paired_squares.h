@@ -169,17 +169,8 @@ class PairedSquares : private PairedBlocks {
     const PairedSquares& squares;
     int64_t first_block, last_block;
 
-    template <int R, int Q>
-    void run(const SquareTile<BFloat16, BFloat16, Q>& tile) const {
-      if (tile.inside == all_inside<R, Q>())
-        add<R, false>(tile);
-      else
-        add<R, true>(tile);
-    }
-
-   private:
     template <int R, bool checked, int Q>
-    __attribute__((noinline)) void add(const SquareTile<BFloat16, BFloat16, Q>& tile) const {
+    __attribute__((noinline)) void run(const SquareTile<BFloat16, BFloat16, Q>& tile) const {
       for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t c = squares.first_channel(block);
         const PairedWeights& weights = squares.weights_[block];
@@ -207,10 +198,8 @@ class PairedSquares : private PairedBlocks {
     const int64_t n = index / tiles / parts_.parts, part = index / tiles % parts_.parts;
     const Box tile = tile_box(index % tiles);
     const Gather gather = {*this, parts_.begin(part), parts_.begin(part + 1)};
-    const PixelView<const BFloat16> read = {read_ + n * p_.read_strides[0], 0, 0,
-                                            p_.read_strides[2], p_.read_strides[3]};
-    const PixelView<BFloat16> written = {written_ + n * p_.written_strides[0], 0, 0,
-                                         p_.written_strides[2], p_.written_strides[3]};
+    const auto read = sample_pixels(read_, p_.read_strides, n, 0);
+    const auto written = sample_pixels(written_, p_.written_strides, n, 0);
     const int64_t channels = (gather.last_block - gather.first_block) * kPairedChannels;
     const Squares<BFloat16, BFloat16> squares(p_, p_.regions[0], read, written);
     squares.each(tile.h, tile.w, squares.near(channels), gather);

@@ -89,17 +89,8 @@ class PairedWeightGradient : private PairedBlocks {
     const PairedWeightGradient& gradient;
     BlockSums* sums;
 
-    template <int R, int Q>
-    void run(const SquareTile<BFloat16, const BFloat16, Q>& tile) const {
-      if (tile.inside == all_inside<R, Q>())
-        add<R, false>(tile);
-      else
-        add<R, true>(tile);
-    }
-
-   private:
     template <int R, bool checked, int Q>
-    __attribute__((noinline)) void add(const SquareTile<BFloat16, const BFloat16, Q>& tile) const {
+    __attribute__((noinline)) void run(const SquareTile<BFloat16, const BFloat16, Q>& tile) const {
       for (int64_t block = 0; block < gradient.blocks_.parts; ++block) {
         const int64_t c = gradient.first_channel(block);
         add_half<0, R, checked>(tile, c, sums[block]);
@@ -107,6 +98,7 @@ class PairedWeightGradient : private PairedBlocks {
       }
     }
 
+   private:
     template <int half, int R, bool checked, int Q>
     void add_half(const SquareTile<BFloat16, const BFloat16, Q>& tile, int64_t channel,
                   BlockSums& to) const {
@@ -123,19 +115,12 @@ class PairedWeightGradient : private PairedBlocks {
   void sum(int64_t split) const {
     BlockSums* sums = sums_ + split * blocks_.parts;
     for (int64_t block = 0; block < blocks_.parts; ++block) sums[block] = {};
-    const int64_t tiles = tiles_[0] * tiles_[1];
-    const Cut units(p_.batch * tiles, most(1, (p_.batch * tiles + p_.splits - 1) / p_.splits));
-    if (split >= units.parts) return;
-    for (int64_t u = units.begin(split); u < units.begin(split + 1); ++u) {
-      const int64_t n = u / tiles;
-      const PixelView<const BFloat16> x = {x_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
-                                           p_.read_strides[3]};
-      const PixelView<const BFloat16> y = {y_ + n * p_.written_strides[0], 0, 0,
-                                           p_.written_strides[2], p_.written_strides[3]};
-      const Box tile = tile_box(u % tiles);
+    each_of_split(split, [&](int64_t n, const Box& tile) {
+      const auto x = sample_pixels(x_, p_.read_strides, n, 0);
+      const auto y = sample_pixels(y_, p_.written_strides, n, 0);
       Squares<BFloat16, const BFloat16>(p_, p_.regions[0], x, y)
           .each(tile.h, tile.w, true, Add{*this, sums});
-    }
+    });
   }
 
   // Adds the splits' sums of a block, in order.

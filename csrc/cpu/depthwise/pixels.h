@@ -16,6 +16,12 @@ struct PixelView {
   }
 };
 
+// A sample of a tensor whose channels lie densely, from `channel` on.
+template <class T>
+PixelView<T> sample_pixels(T* tensor, const int64_t (&strides)[4], int64_t n, int64_t channel) {
+  return {tensor + n * strides[0] + channel, 0, 0, strides[2], strides[3]};
+}
+
 inline bool inside(int64_t position, int64_t size) { return uint64_t(position) < uint64_t(size); }
 
 // Positions of a span, [begin, end).
@@ -42,6 +48,16 @@ class DepthwiseTiles {
     const int64_t top = index / tiles_[1] * p_.tile[0], left = index % tiles_[1] * p_.tile[1];
     return {{top, least(p_.written_size[0], top + p_.tile[0])},
             {left, least(p_.written_size[1], left + p_.tile[1])}};
+  }
+
+  // use(sample, box) for the tiles of all samples that a split of the weight's gradient sums.
+  template <class Use>
+  void each_of_split(int64_t split, const Use& use) const {
+    const int64_t tiles = tiles_[0] * tiles_[1], all = p_.batch * tiles;
+    const Cut units(all, most(1, (all + p_.splits - 1) / p_.splits));
+    if (split >= units.parts) return;
+    for (int64_t u = units.begin(split); u < units.begin(split + 1); ++u)
+      use(u / tiles, tile_box(u % tiles));
   }
 
   const DepthwisePlan& p_;

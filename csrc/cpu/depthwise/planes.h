@@ -176,7 +176,10 @@ class Planes {
     tile.written = plane + (region.h.begin + top) * p_.written_strides[2] + region.w.begin;
     tile.written_row = h.dilation * p_.written_strides[2];
     tile.written_column = 0;
-    run_square_tile<R, true>(tile, weights, start, region.w.count);
+    if (tile.inside == all_inside<R, 1>())
+      square_tile<R, true, false>(tile, weights, start, region.w.count);
+    else
+      square_tile<R, true, true>(tile, weights, start, region.w.count);
   }
 
   void gather_row(const Region& region, int64_t i, T start) {

@@ -31,8 +31,9 @@ struct SquareWeights {
 // advance with the vectors (of channels), or are `fixed` (for vectors of pixels). The last vector
 // of `count` elements may overlap the one before.
 template <int R, bool fixed, bool checked, class T, class E, class S, int Q>
-inline void square_tile(const SquareTile<E, S, Q>& tile, const SquareWeights<T>& weights,
-                        const T* starts, int64_t count) {
+__attribute__((noinline)) void square_tile(const SquareTile<E, S, Q>& tile,
+                                           const SquareWeights<T>& weights, const T* starts,
+                                           int64_t count) {
   Vector<T> weight[3][3];
   const auto load_weights = [&](int64_t c) {
 #pragma GCC unroll 3
@@ -78,16 +79,6 @@ inline void square_tile(const SquareTile<E, S, Q>& tile, const SquareWeights<T>&
 template <int R, int Q>
 constexpr uint64_t all_inside() {
   return (uint64_t(1) << ((R + 2) * (Q + 2))) - 1;
-}
-
-template <int R, bool fixed, class T, class E, class S, int Q>
-__attribute__((noinline)) void run_square_tile(const SquareTile<E, S, Q>& tile,
-                                               const SquareWeights<T>& weights, const T* starts,
-                                               int64_t count) {
-  if (tile.inside == all_inside<R, Q>())
-    square_tile<R, fixed, false>(tile, weights, starts, count);
-  else
-    square_tile<R, fixed, true>(tile, weights, starts, count);
 }
 
 // One axis of a region with three taps, where positions i, i + dilation, ... form a phase.
@@ -138,8 +129,9 @@ class Squares {
     return pixels * w_.dilation * channels * int64_t(sizeof(E)) <= kCacheBytes;
   }
 
-  // use.run<R>(tile) for those that cover [rows] x [columns]. side_by_side: of a few columns all
-  // phases, which share cache lines; else of a phase all columns, which share what they read.
+  // use.run<R, checked>(tile) for those that cover [rows] x [columns]; checked: some of what it
+  // reads is padding. side_by_side: of a few columns all phases, which share cache lines; else of a
+  // phase all columns, which share what they read.
   template <class Use>
   void each(Part rows, Part columns, bool side_by_side, const Use& use) const {
     for (int64_t phase = 0; phase < least(h_.dilation, rows.end - rows.begin); ++phase) {
@@ -187,7 +179,10 @@ class Squares {
     tile.written = written_.at(h.begin + top * h.step, w.begin + left * w.step);
     tile.written_row = h_.dilation * h.step * written_.row_pitch;
     tile.written_column = w_.dilation * w.step * written_.column_pitch;
-    use.template run<R>(tile);
+    if (tile.inside == all_inside<R, Q>())
+      use.template run<R, false>(tile);
+    else
+      use.template run<R, true>(tile);
   }
 
   const DepthwisePlan& p_;
@@ -204,9 +199,9 @@ struct SquareGather {
   const T* starts;
   int64_t channels;
 
-  template <int R, class E, class S, int Q>
+  template <int R, bool checked, class E, class S, int Q>
   void run(const SquareTile<E, S, Q>& tile) const {
-    run_square_tile<R, false>(tile, weights, starts, channels);
+    square_tile<R, false, checked>(tile, weights, starts, channels);
   }
 };
 
@@ -216,17 +211,8 @@ struct SquareWeightSums {
   T* sums;
   int64_t tap_pitch, channels;
 
-  template <int R, int Q>
-  void run(const SquareTile<T, const T, Q>& tile) const {
-    if (tile.inside == all_inside<R, Q>())
-      add<R, false>(tile);
-    else
-      add<R, true>(tile);
-  }
-
- private:
   template <int R, bool checked, int Q>
-  __attribute__((noinline)) void add(const SquareTile<T, const T, Q>& tile) const {
+  __attribute__((noinline)) void run(const SquareTile<T, const T, Q>& tile) const {
     for (int64_t at = 0; at < channels; at += kLanes<T>) {
       // The last vector begins at its own sums, but may read channels of the one before.
       const int64_t c = least(at, channels - kLanes<T>);

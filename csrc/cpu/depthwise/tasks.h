@@ -148,10 +148,8 @@ class Depthwise : private DepthwiseTiles {
       const int64_t n = index / tiles / p_.channel_parts;
       const int64_t part = index / tiles % p_.channel_parts;
       const int64_t first = part_begin(part), count = part_begin(part + 1) - first;
-      const PixelView<const S> read = {read_ + n * p_.read_strides[0] + first, 0, 0,
-                                       p_.read_strides[2], p_.read_strides[3]};
-      const PixelView<S> written = {written_ + n * p_.written_strides[0] + first, 0, 0,
-                                    p_.written_strides[2], p_.written_strides[3]};
+      const auto read = sample_pixels(read_, p_.read_strides, n, first);
+      const auto written = sample_pixels(written_, p_.written_strides, n, first);
       return gather_box(tile, read, written, table_ + first, starts_ + first, count, lists);
     }
     const int64_t n = index / tiles / blocks_, block = index / tiles % blocks_;
@@ -207,38 +205,29 @@ class Depthwise : private DepthwiseTiles {
     const bool in_place = p_.form == DepthwiseForm::kInPlace;
     const int64_t split = in_place ? index : index / blocks_,
                   block = in_place ? 0 : index % blocks_;
-    const int64_t tiles = tiles_[0] * tiles_[1];
     T* sums = table_ + split * tables_ * taps_ * padded_ + block * kLanes<T>;
     for (int64_t t = 0; t < tables_ * taps_; ++t)
       clear(sums + t * padded_, in_place ? padded_ : kLanes<T>);
-    const Cut units(p_.batch * tiles, most(1, (p_.batch * tiles + p_.splits - 1) / p_.splits));
-    if (split >= units.parts) return;
-    for (int64_t u = units.begin(split); u < units.begin(split + 1); ++u) {
-      const Box tile = tile_box(u % tiles);
+    this->each_of_split(split, [&](int64_t n, const Box& tile) {
       if (in_place)
-        weight_in_place(u / tiles, tile, sums);
+        weight_in_place(n, tile, sums);
       else
-        weight_block(u / tiles, block, tile, sums, worker);
-    }
+        weight_block(n, block, tile, sums, worker);
+    });
   }
 
   void weight_in_place(int64_t n, const Box& tile, T* sums) const {
     if constexpr (kSame<S, T>) {
       if (p_.group == 1 && Squares<T, const T>::fit(p_.regions[0])) {
-        const PixelView<const T> x = {read_ + n * p_.read_strides[0], 0, 0, p_.read_strides[2],
-                                      p_.read_strides[3]};
-        const PixelView<const T> y = {weight_ + n * p_.written_strides[0], 0, 0,
-                                      p_.written_strides[2], p_.written_strides[3]};
-        return weight_squares(x, y, tile, sums, p_.channels);
+        return weight_squares(sample_pixels(read_, p_.read_strides, n, 0),
+                              sample_pixels(weight_, p_.written_strides, n, 0), tile, sums,
+                              p_.channels);
       }
       for (int64_t at = 0; at < p_.channels; at += kLanes<T>) {
         // The last vector begins at its own sums, but may read channels of the one before.
         const int64_t c = least(at, p_.channels - kLanes<T>);
-        const PixelView<const T> x = {read_ + n * p_.read_strides[0] + c, 0, 0, p_.read_strides[2],
-                                      p_.read_strides[3]};
-        const PixelView<const T> y = {weight_ + n * p_.written_strides[0] + c, 0, 0,
-                                      p_.written_strides[2], p_.written_strides[3]};
-        weight_pixels(x, y, tile, sums + at);
+        weight_pixels(sample_pixels(read_, p_.read_strides, n, c),
+                      sample_pixels(weight_, p_.written_strides, n, c), tile, sums + at);
       }
     }
   }
