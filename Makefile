@@ -121,11 +121,14 @@ build: build/build.stamp ## build the extension and install it into .venv, edita
 
 # --- checks ---------------------------------------------------------------------------------
 
+# No test depends on another or on the time, so that they run at once.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: build ## run the fast tests and a sample of the slow ones (ARGS=... goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check-all: lint check-kernels check-emulated check-twins models ## run every check there is
-	$(BIN)/python -m pytest --slow=all $(ARGS)
+	$(PYTEST) --slow=all $(ARGS)
 
 lint: build/lint.stamp ## check formatting, style and types
 	$(BIN)/ruff check
@@ -146,7 +149,7 @@ kernels: ## build csrc/core and csrc/cpu alone into build/libdilconv_cpu.so; wit
 
 check-kernels: ## check the kernels alone, through their C interface
 	@$(MAKE) --no-print-directory -j$(JOBS) build/check
-	build/check
+	build/check --jobs $(JOBS)
 
 # Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user. A Nehalem has SSE but no AVX, a
 # Haswell AVX2 but no AVX-512: an instruction that leaked into an older path ends the run. For that
@@ -156,14 +159,14 @@ check-emulated: ## check the kernels as run by an aarch64 machine and by older x
 	@$(MAKE) --no-print-directory -j$(JOBS) build/check
 	@$(MAKE) --no-print-directory -j$(JOBS) KERNEL_DIR=build/aarch64 CXX=aarch64-linux-gnu-g++ \
 	  build/aarch64/check
-	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check $(CHECK)
-	qemu-x86_64 -cpu Nehalem build/check --every 7
-	qemu-x86_64 -cpu Haswell build/check --every 7
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/check --jobs $(JOBS) $(CHECK)
+	qemu-x86_64 -cpu Nehalem build/check --jobs $(JOBS) --every 7
+	qemu-x86_64 -cpu Haswell build/check --jobs $(JOBS) --every 7
 
 # The products of bfloat16 that this machine may lack, in plain C++ instead of the instructions.
 check-twins: ## check the bfloat16 kernels without the instructions that they are made for
 	@$(MAKE) --no-print-directory -j$(JOBS) TWINS=1 KERNEL_DIR=build/twins build/twins/check
-	build/twins/check --isa amx --isa avx512_bf16 $(CHECK)
+	build/twins/check --isa amx --isa avx512_bf16 --jobs $(JOBS) $(CHECK)
 
 # In a copy of the checkout, because the extension in this one is built for another torch.
 check-cuda-build: ## build the extension with its CUDA kernels in build/cuda, and check what needs no GPU

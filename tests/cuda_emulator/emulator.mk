@@ -71,7 +71,7 @@ test: emulator
 check-cuda: emulator ## run the GPU's kernels on the host, under the emulator and its checks
 	@$(MAKE) --no-print-directory -j$(JOBS) $(EMULATOR_DIR)/selftest
 	$(EMULATOR_DIR)/selftest
-	$(EMULATOR_DIR)/check $(CHECK)
+	$(EMULATOR_DIR)/check --jobs $(JOBS) $(CHECK)
 
 # AddressSanitizer and UndefinedBehaviorSanitizer look at what the emulator cannot: the kernels' own
 # variables and arithmetic. ThreadSanitizer takes each fiber for a thread and each barrier for what

@@ -5,6 +5,7 @@
 // layout; checks that nothing is written outside the output and the workspace, and that the bits do
 // not depend on the threads, or on the order in which a GPU runs its own. This is what is cross-
 // compiled and run under an emulator to test instruction sets that the build machine lacks.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include "../../csrc/core/scalar.h"
 #include "cases.h"
 #include "machine.h"
+#include "processes.h"
 
 namespace {
 
@@ -340,11 +342,18 @@ double get(const Dtype& dtype, const char* at) {
   }
 }
 
-int failures = 0;
+// What all processes have done.
+struct Done {
+  std::atomic<int> cases{0};    // begun; each process takes the next one
+  std::atomic<int> checked{0};  // kernels on them
+  std::atomic<int> failures{0};
+};
+
+Done& done = shared<Done>();
 
 void expect(bool holds, const std::string& where, const char* what) {
   if (holds) return;
-  ++failures;
+  ++done.failures;
   std::printf("FAILED %s: %s\n", where.c_str(), what);
 }
 
@@ -391,7 +400,7 @@ double relative_error(const Case& c, const Dtype& dtype, Buffer& got, Buffer& ex
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-// Checks the named kernel, or all for "".
+// Checks the named kernel, or all for ""; returns how many.
 int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, bool channels_last,
                const std::string& wanted) {
   const Case c = make_case(sizes, op, dtype.id, dtype.tf32, channels_last);
@@ -438,6 +447,7 @@ int check_case(const char* isa, const Sizes& sizes, int op, const Dtype& dtype, 
 // What the command line asks for.
 struct Wanted {
   int every = 1;                  // --every n: one case in n
+  int jobs = 1;                   // --jobs n: in n processes
   const char* kernel = "";        // --kernel name: this one alone
   const char* problem = "";       // --problem text: those whose name contains it
   const char* op = "";            // --op name: this one alone
@@ -454,6 +464,8 @@ Wanted parse(int argc, char** argv) {
       wanted.until_failure = true;
     } else if (option == "--every" && has_value) {
       wanted.every = std::atoi(argv[++i]);
+    } else if (option == "--jobs" && has_value) {
+      wanted.jobs = std::atoi(argv[++i]);
     } else if (option == "--kernel" && has_value) {
       wanted.kernel = argv[++i];
     } else if (option == "--problem" && has_value) {
@@ -464,43 +476,52 @@ Wanted parse(int argc, char** argv) {
       wanted.isas.push_back(argv[++i]);
     } else {
       std::printf(
-          "usage: check [--every n] [--kernel name] [--problem text] [--op name] [--isa name] "
-          "[--until-failure]\n");
+          "usage: check [--every n] [--jobs n] [--kernel name] [--problem text] [--op name] "
+          "[--isa name] [--until-failure]\n");
       std::exit(2);
     }
   }
   return wanted;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const Wanted wanted = parse(argc, argv);
-  int checked = 0, cases = 0;
+// Checks those of the cases that no other process has taken.
+void check_all(const Wanted& wanted) {
+  int cases = 0, mine = 0;
   for (const char* isa : wanted.isas) {
-    bool known = false;
-    for (const char* has : machine.instruction_sets) known = known || std::strcmp(has, isa) == 0;
-    expect(known, isa, "the machine has no such instruction set");
-  }
-  for (const char* isa : wanted.isas.empty() ? machine.instruction_sets : wanted.isas) {
     machine.select(isa);
-    int here = 0;
     for (const Sizes& sizes : kSizes) {
       if (!std::strstr(sizes.name, wanted.problem)) continue;
       for (int op = 0; op < 3; ++op) {
         if (*wanted.op && std::strcmp(kOps[op], wanted.op) != 0) continue;
         for (const Dtype& dtype : kDtypes)
           for (const bool channels_last : {false, true}) {
-            if (wanted.until_failure && failures) return 1;
-            if (cases++ % wanted.every == 0)
-              here += check_case(isa, sizes, op, dtype, channels_last, wanted.kernel);
+            if (wanted.until_failure && done.failures) return;
+            if (cases++ % wanted.every != 0) continue;
+            int next = mine++;
+            if (done.cases.compare_exchange_strong(next, next + 1))
+              done.checked += check_case(isa, sizes, op, dtype, channels_last, wanted.kernel);
           }
       }
     }
-    std::printf("%s %s: %d cases checked\n", machine.device, isa, here);
-    checked += here;
   }
-  expect(checked > 0, "the library", "no kernel but the reference");
-  std::printf("%d cases checked, %d checks failed\n", checked, failures);
-  return failures != 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Wanted wanted = parse(argc, argv);
+  for (const char* isa : wanted.isas) {
+    bool known = false;
+    for (const char* has : machine.instruction_sets) known = known || std::strcmp(has, isa) == 0;
+    expect(known, isa, "the machine has no such instruction set");
+  }
+  if (wanted.isas.empty()) wanted.isas = machine.instruction_sets;
+  const bool ended = in_processes(wanted.jobs, [&] { check_all(wanted); });
+  expect(ended, "a process", "did not come to its end");
+  expect(done.checked > 0, "the library", "no kernel but the reference");
+  std::string isas;
+  for (const char* isa : wanted.isas) isas += std::string(" ") + isa;
+  std::printf("%s:%s: %d cases checked, %d checks failed\n", machine.device, isas.c_str(),
+              done.checked.load(), done.failures.load());
+  return done.failures != 0;
 }
