@@ -202,8 +202,9 @@ $(KERNEL_DIR)/libdilconv_cpu.so: $(KERNEL_OBJECTS)
 $(KERNEL_DIR)/libdilconv_cuda.so: $(CUDA_OBJECTS)
 	$(NVCC) -shared -cudart $(CUDART) -Xlinker -soname=$(@F) -o $@ $^
 
-$(KERNEL_DIR)/check: tests/kernels/check.cpp tests/kernels/machine_cpu.cpp $(KERNEL_DIR)/libdilconv_cpu.so
-	$(CXX) $(KERNEL_FLAGS) -pthread -o $@ $^ -Wl,-rpath,'$$ORIGIN'
+$(KERNEL_DIR)/check: $(addprefix tests/kernels/,check.cpp machine_cpu.cpp) \
+  $(KERNEL_DIR)/libdilconv_cpu.so $(wildcard tests/kernels/*.h)
+	$(CXX) $(KERNEL_FLAGS) -o $@ $(filter-out %.h,$^) -Wl,-rpath,'$$ORIGIN'
 
 include tests/cuda_emulator/emulator.mk
 

@@ -25,7 +25,7 @@ class Mutant:
 
     name: str
     kernel: str  # that has the fault
-    problem: str  # of tests/kernels/check.cpp, on which it shows
+    problem: str  # of tests/kernels/sizes.h, on which it shows
     op: str
     unit: str  # the file to compile
     file: str
