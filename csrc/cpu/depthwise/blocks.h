@@ -8,14 +8,12 @@ struct LaneOffsets {
   int64_t of[kLanes<T>];
   int64_t used;
   bool neighbours;  // one element apart
-  bool even;        // all lanes are there, the same distance apart
 
   // Lane l is channel (first + l * multiplier) / divisor, `stride` apart; used lanes of them.
   LaneOffsets(int64_t first, int64_t multiplier, int64_t divisor, int64_t stride, int64_t lanes)
       : used(least(lanes, kLanes<T>)) {
     for (int64_t l = 0; l < kLanes<T>; ++l)
       of[l] = (first + least(l, used - 1) * multiplier) / divisor * stride;
-    even = used == kLanes<T> && divisor == 1;
     neighbours = divisor == 1 && multiplier * stride == 1;
   }
 
@@ -28,7 +26,7 @@ struct LaneOffsets {
       const int64_t channel = first + least(l, offsets.used - 1);
       offsets.of[l] = channel / group * group_stride + channel % group * stride;
     }
-    offsets.even = offsets.neighbours = false;
+    offsets.neighbours = false;
     return offsets;
   }
 };
@@ -56,24 +54,10 @@ void pack_pixels(T* to, int64_t pitch, const S* from, const LaneOffsets<T>& lane
         to[q * pitch + l] = l < lanes.used ? T(widen(from[lanes.of[l] + q * step])) : T(0);
     return;
   }
-  T tile[n * n], turned[n * n];
-  for (int64_t q = 0; q < count; q += n, to += n * pitch, from += n) {
-    const int64_t pixels = least(n, count - q);
-    if constexpr (kSame<S, T>) {
-      if (lanes.even && pixels == n) {
-        transpose_square(to, pitch, from + lanes.of[0], n > 1 ? lanes.of[1] - lanes.of[0] : 0);
-        continue;
-      }
-    }
-    if (pixels < n || lanes.used < n) clear(tile, n * n);
-    for (int64_t l = 0; l < lanes.used; ++l) gather(tile + l * n, from + lanes.of[l], 1, pixels);
-    if (pixels == n) {
-      transpose_square(to, pitch, tile, n);
-      continue;
-    }
-    transpose_square(turned, n, tile, n);
-    for (int64_t r = 0; r < pixels; ++r) store(to + r * pitch, load(turned + r * n));
-  }
+  for (int64_t q = 0; q < count; q += n, to += n * pitch, from += n)
+    transpose_lanes<T>(
+        lanes.used, least(n, count - q), n, [&](int64_t l) { return from + lanes.of[l]; },
+        [&](int64_t r) { return to + r * pitch; });
 }
 
 // to[lane's offset + q * step] = from[q * pitch + lane], for count pixels q.
@@ -92,19 +76,11 @@ void unpack_pixels(S* to, const LaneOffsets<T>& lanes, int64_t step, const T* fr
         narrow(from[q * pitch + l], to[lanes.of[l] + q * step]);
     return;
   }
-  T tile[n * n], turned[n * n];
   for (int64_t q = 0; q < count; q += n, to += n, from += n * pitch) {
     const int64_t pixels = least(n, count - q);
-    if constexpr (kSame<S, T>) {
-      if (lanes.even && pixels == n) {
-        transpose_square(to + lanes.of[0], n > 1 ? lanes.of[1] - lanes.of[0] : 0, from, pitch);
-        continue;
-      }
-    }
-    if (pixels < n) clear(tile, n * n);
-    for (int64_t r = 0; r < pixels; ++r) store(tile + r * n, load(from + r * pitch));
-    transpose_square(turned, n, tile, n);
-    for (int64_t l = 0; l < lanes.used; ++l) scatter(to + lanes.of[l], 1, turned + l * n, pixels);
+    transpose_lanes<T>(
+        pixels, lanes.used, pixels, [&](int64_t r) { return from + r * pitch; },
+        [&](int64_t l) { return to + lanes.of[l]; });
   }
 }
 

@@ -70,7 +70,7 @@ class Planes {
     T* to_add = sums_;
     for (int64_t first = 0; first < taps; first += kLanes<T>, to_add += kLanes<T> * kLanes<T>) {
       T turned[kLanes<T> * kLanes<T>], totals[kLanes<T>];
-      transpose_square(turned, kLanes<T>, to_add, kLanes<T>);
+      transpose<T>(turned, kLanes<T>, to_add, kLanes<T>, kLanes<T>, kLanes<T>, kLanes<T>);
       Vector<T> total = load(turned);
       for (int lane = 1; lane < kLanes<T>; ++lane) total += load(turned + lane * kLanes<T>);
       store(totals, total);

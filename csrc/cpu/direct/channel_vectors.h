@@ -21,8 +21,7 @@ class ChannelVectors : public PixelRows<S, T> {
    private:
     Scratch(Arena arena, const GatherPlan& plan, int64_t channels)
         : Base::RowScratch(arena, plan.block_pixels, kPanelPitch) {
-      // Squares of sums are transposed, the last ones beyond the block.
-      sums = arena.take<T>((plan.block_pixels + kLanes<T>)*channels);
+      sums = arena.take<T>(plan.block_pixels * channels);
       bias = arena.take<T>(channels);
       summed = arena.take<T*>(plan.block_pixels);
       bytes = arena.used();
@@ -114,36 +113,34 @@ class ChannelVectors : public PixelRows<S, T> {
       const typename Base::Run& run = scratch.runs[r];
       const T* sums = scratch.sums + run.begin * pitch;
       S* to = run.written + channel * p_.written_strides[1];
-      if constexpr (kSame<S, T>) {
+      if (p_.written_strides[1] != 1) {
+        turn(to, step, sums, pitch, run.count, channels);
+      } else if constexpr (kSame<S, T>) {
         // What is not summed up in place is less than one block, of at most three vectors.
-        if (p_.written_strides[1] == 1) {
-          copy_rows(to, step, sums, pitch, run.count, channels);
-          continue;
-        }
-        transpose(to, step, sums, pitch, run.count, channels);
+        copy_rows(to, step, sums, pitch, run.count, channels);
       } else {
         for (int64_t q = 0; q < run.count; ++q, to += step, sums += pitch)
-          scatter(to, p_.written_strides[1], sums, channels);
+          scatter(to, 1, sums, channels);
       }
     }
   }
 
-  // Writes sums of `count` pixels by `channels`; reads whole squares of them.
-  void transpose(T* to, int64_t step, const T* sums, int64_t pitch, int64_t count,
-                 int64_t channels) const {
+  // Writes sums of `count` pixels by `channels`.
+  void turn(S* to, int64_t step, const T* sums, int64_t pitch, int64_t count,
+            int64_t channels) const {
     constexpr int64_t lanes = kLanes<T>;
     const int64_t stride = p_.written_strides[1];
     for (int64_t q = 0; q < count; q += lanes)
       for (int64_t c = 0; c < channels; c += lanes) {
         const int64_t width = least(lanes, count - q), rows = least(lanes, channels - c);
         const T* from = sums + q * pitch + c;
-        T* at = to + q * step + c * stride;
-        if (step == 1 && width == lanes && rows == lanes) {
-          transpose_square(at, stride, from, pitch);
+        S* at = to + q * step + c * stride;
+        if (step == 1) {
+          transpose<T>(at, stride, from, pitch, width, rows, width);
           continue;
         }
         T square[lanes * lanes];
-        transpose_square(square, lanes, from, pitch);
+        transpose<T>(square, lanes, from, pitch, width, rows, width);
         for (int64_t r = 0; r < rows; ++r)
           scatter(at + r * stride, step, square + r * lanes, width);
       }

@@ -19,10 +19,10 @@ class WeightPacker {
   void run() const {
     const int64_t (&strides)[4] = p_.weight_strides;
     const bool dense_taps = strides[3] == 1 && strides[2] == p_.kernel[1];
-    if (strides[0] != 1 && dense_taps && strides[1] == taps_) return transpose(0, taps_);
+    if (strides[0] != 1 && dense_taps && strides[1] == taps_) return turn(0, taps_);
     for (int64_t tap = 0; tap < taps_; ++tap)
       if (strides[0] != 1 && strides[1] == 1)
-        transpose(tap, 1);
+        turn(tap, 1);
       else if (strides[0] == 1)
         copy(0, p_.read_channels, tap, tap + 1);
     if (strides[0] != 1 && strides[1] != 1)
@@ -52,7 +52,7 @@ class WeightPacker {
 
   // Read channels of `taps` taps lie densely, the taps innermost: squares of these by written
   // channels.
-  void transpose(int64_t first, int64_t taps) const {
+  void turn(int64_t first, int64_t taps) const {
     constexpr int64_t lanes = kLanes<T>;
     const int64_t count = p_.read_channels * taps;
     for (int64_t channel = 0; channel < width_; channel += lanes) {
@@ -60,17 +60,17 @@ class WeightPacker {
       const int64_t rows = most(0, least(lanes, valid_ - place));
       int64_t c = 0, tap = 0;
       for (int64_t k = 0; k < count; k += lanes) {
-        T square[lanes * lanes], transposed[lanes * lanes];
-        const S* from = element(first, 0) + place * p_.weight_strides[0] + k;
-        for (int64_t r = 0; r < rows; ++r)
-          gather(square + r * lanes, from + r * p_.weight_strides[0], 1, least(lanes, count - k));
-        clear(square + rows * lanes, (lanes - rows) * lanes);
-        transpose_square(transposed, lanes, square, lanes);
-        for (int64_t row = 0; row < least(lanes, count - k); ++row) {
-          copy_rows(to_ + ((first + tap) * p_.read_channels + c) * width_ + channel, 0,
-                    transposed + row * lanes, 0, 1, least(lanes, width_ - channel));
+        T* to[lanes];
+        const int64_t products = least(lanes, count - k);
+        for (int64_t q = 0; q < products; ++q) {
+          to[q] = to_ + ((first + tap) * p_.read_channels + c) * width_ + channel;
           if (++tap == taps) tap = 0, ++c;
         }
+        const S* from = element(first, 0) + place * p_.weight_strides[0] + k;
+        transpose_lanes<T>(
+            rows, products, least(lanes, width_ - channel),
+            [&](int64_t r) { return from + r * p_.weight_strides[0]; },
+            [&](int64_t q) { return to[q]; });
       }
     }
   }

@@ -142,7 +142,7 @@ class PaddedPlanes {
                    T* planes) const {
     const int64_t begin = least(tile.pitch, most(0, -tile.left));
     const int64_t end = most(begin, least(tile.pitch, p_.read_size[1] - tile.left));
-    const bool squares = fill_squares(end - begin);
+    const bool squares = fill_squares();
     const int64_t step = squares ? kLanes<T> : 1;
     for (int64_t c = channels.begin; c < channels.end; c += step) {
       T* to = planes + (c - channels.begin) * tile.plane();
@@ -153,38 +153,30 @@ class PaddedPlanes {
           clear(to + plane * tile.plane(), begin);
           clear(to + plane * tile.plane() + end, tile.pitch - end);
         }
-        const S* from = read_ + n * p_.read_strides[0] + row * p_.read_strides[2] +
-                        (tile.left + begin) * p_.read_strides[3];
+        const S* from = read_ + n * p_.read_strides[0] +
+                        (group * p_.read_channels + c) * p_.read_strides[1] +
+                        row * p_.read_strides[2] + (tile.left + begin) * p_.read_strides[3];
         if (squares)
-          copy_squares(from, group * p_.read_channels + c, count, end - begin, to + begin,
-                       tile.plane());
+          copy_squares(from, count, end - begin, to + begin, tile.plane());
         else
-          copy_row(from + (group * p_.read_channels + c) * p_.read_strides[1], end - begin,
-                   to + begin);
+          copy_row(from, end - begin, to + begin);
       }
     }
   }
 
-  // Whether so many pixels of a row, and their channels, are turned around in squares.
-  bool fill_squares(int64_t pixels) const {
-    return kSame<S, T> && p_.read_strides[1] == 1 && p_.read_strides[3] != 1 &&
-           p_.groups * p_.read_channels >= kLanes<T> && pixels >= kLanes<T>;
+  // Whether pixels and their channels are turned around in squares.
+  bool fill_squares() const {
+    constexpr int64_t kFewest = 4;
+    return p_.read_strides[1] == 1 && p_.read_strides[3] != 1 && p_.read_channels >= kFewest;
   }
 
-  // Pixels of a row: at most a square's channels from the first one on, each to its plane.
-  void copy_squares(const S* from, int64_t first, int64_t count, int64_t pixels, T* to,
-                    int64_t plane) const {
-    if constexpr (kSame<S, T>) {
-      constexpr int64_t lanes = kLanes<T>;
-      // The last squares overlap the ones before.
-      const int64_t start = least(first, p_.groups * p_.read_channels - lanes);
-      for (int64_t q = 0; q < pixels; q += lanes) {
-        const int64_t at = least(q, pixels - lanes);
-        T square[lanes * lanes];
-        transpose_square(square, lanes, from + start + at * p_.read_strides[3], p_.read_strides[3]);
-        for (int64_t c = 0; c < count; ++c)
-          store(to + c * plane + at, load(square + (first - start + c) * lanes));
-      }
+  // Pixels of a row: at most a square's channels, each to its plane.
+  void copy_squares(const S* from, int64_t channels, int64_t pixels, T* to, int64_t plane) const {
+    constexpr int64_t lanes = kLanes<T>;
+    for (int64_t q = 0; q < pixels; q += lanes) {
+      const int64_t count = least(lanes, pixels - q);
+      transpose<T>(to + q, plane, from + q * p_.read_strides[3], p_.read_strides[3], count,
+                   channels, count);
     }
   }
 

@@ -160,25 +160,21 @@ class WeightGradient {
       if (valid < width) clear_rows(to + valid, width, columns, width - valid);
       return;
     }
-    int64_t squared = 0;  // channels
-    if constexpr (kSame<S, T>) {
-      if (pixel_stride == 1 && columns >= kLanes<T>) {
-        // Squares of pixels by channels; the last one overlaps the one before.
-        squared = valid / kLanes<T> * kLanes<T>;
-        for (int64_t q = 0; q < columns; q += kLanes<T>) {
-          const int64_t at = least(q, columns - kLanes<T>);
-          for (int64_t c = 0; c < squared; c += kLanes<T>) {
-            for (int64_t r = c; r < c + kLanes<T>; ++r)  // about a chunk ahead
-              __builtin_prefetch(from + r * channel_stride + at + kChunkPixels);
-            transpose_square(to + at * width + c, width, from + c * channel_stride + at,
-                             channel_stride);
-          }
+    if (pixel_stride == 1) {
+      constexpr int64_t lanes = kLanes<T>;
+      for (int64_t q = 0; q < columns; q += lanes)
+        for (int64_t c = 0; c < width; c += lanes) {
+          const int64_t channels = least(lanes, valid - c);
+          for (int64_t r = c; r < c + channels; ++r)  // about a chunk ahead
+            __builtin_prefetch(from + r * channel_stride + q + kChunkPixels);
+          transpose<T>(to + q * width + c, width, from + c * channel_stride + q, channel_stride,
+                       channels, least(lanes, columns - q), lanes);
         }
-      }
+      return;
     }
-    for (int64_t q0 = 0; q0 < columns && squared < width; q0 += kPixels) {
+    for (int64_t q0 = 0; q0 < columns; q0 += kPixels) {
       const int64_t end = least(q0 + kPixels, columns);
-      for (int64_t c = squared; c < valid; ++c)
+      for (int64_t c = 0; c < valid; ++c)
         for (int64_t q = q0; q < end; ++q)
           to[q * width + c] = widen(from[c * channel_stride + q * pixel_stride]);
       if (valid < width) clear_rows(to + q0 * width + valid, width, end - q0, width - valid);
@@ -372,21 +368,15 @@ class WeightGradient {
         for (int64_t c = 0; c < p_.padded_channels; ++c) totals[r][c] += part[c];
       }
     }
-    const bool adjacent = taps_adjacent_ || (problem_.w_strides[1] == 1 &&
-                                             rows[0].channel + kLanes<T> <= p_.in_channels);
+    const bool adjacent =
+        taps_adjacent_ || (problem_.w_strides[1] == 1 && rows[0].channel + count <= p_.in_channels);
     for (int64_t channel = 0; channel < p_.out_channels; channel += kLanes<T>) {
       const int64_t channels = least(kLanes<T>, p_.out_channels - channel);
-      if constexpr (kSame<S, T>) {
-        if (adjacent && count == kLanes<T> && channels == kLanes<T>) {
-          T square[kLanes<T> * kLanes<T>];
-          if (taps_adjacent_)
-            for (int64_t r = 0; r < count; ++r)
-              store(square + r * kLanes<T>, load(totals[r] + channel));
-          const T* from = taps_adjacent_ ? square : totals[0] + channel;
-          const int64_t pitch = taps_adjacent_ ? kLanes<T> : p_.padded_channels;
-          transpose_square(w_at(group, channel, rows[0]), problem_.w_strides[0], from, pitch);
-          continue;
-        }
+      if (adjacent) {
+        transpose_lanes<T>(
+            count, channels, count, [&](int64_t r) { return totals[r] + channel; },
+            [&](int64_t c) { return w_at(group, channel + c, rows[0]); });
+        continue;
       }
       for (int64_t r = 0; r < count; ++r)
         scatter(w_at(group, channel, rows[r]), problem_.w_strides[0], totals[r] + channel,

@@ -353,7 +353,8 @@ inline void turn_products(T* planes, int64_t plane_pitch, const T* products, int
                           int64_t lanes, int64_t pixels) {
   for (int64_t v = 0; v < lanes; v += kLanes<T>)
     for (int64_t q = 0; q < pixels; q += kLanes<T>)
-      transpose_square(planes + v * plane_pitch + q, plane_pitch, products + q * pitch + v, pitch);
+      transpose<T>(planes + v * plane_pitch + q, plane_pitch, products + q * pitch + v, pitch,
+                   kLanes<T>, kLanes<T>, kLanes<T>);
 }
 
 // Calls use(kernel) with the one that the plan is for.

@@ -34,22 +34,9 @@ inline void load_channels(T* to, const S* from, int64_t pixels, int64_t channels
         to[q * lanes + c] = widen(from[c * channel_stride + q * pixel_stride]);
     return;
   }
-  // Squares; the last one overlaps the one before.
-  const bool whole = kSame<T, S> && channels == lanes && pixels >= lanes;
-  T rows[lanes * lanes], square[lanes * lanes];
-  if (channels < lanes || pixels < lanes) clear(rows, lanes * lanes);
-  for (int64_t q = 0; q < pixels; q += lanes) {
-    const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
-    if constexpr (kSame<T, S>) {
-      if (whole) {
-        transpose_square(to + at * lanes, lanes, from + at, channel_stride);
-        continue;
-      }
-    }
-    widen_rows(rows, lanes, from + at, channel_stride, channels, count);
-    transpose_square(square, lanes, rows, lanes);
-    copy_rows(to + at * lanes, lanes, square, lanes, count, lanes);
-  }
+  for (int64_t q = 0; q < pixels; q += lanes)
+    transpose<T>(to + q * lanes, lanes, from + q, channel_stride, channels,
+                 least(lanes, pixels - q), lanes);
 }
 
 // And back.
@@ -64,19 +51,7 @@ inline void store_channels(S* to, int64_t pixel_stride, int64_t channel_stride, 
         narrow(from[q * lanes + c], to[c * channel_stride + q * pixel_stride]);
     return;
   }
-  const bool whole = kSame<T, S> && channels == lanes && pixels >= lanes;
-  T rows[lanes * lanes], square[lanes * lanes];
-  if (pixels < lanes) clear(square, lanes * lanes);
-  for (int64_t q = 0; q < pixels; q += lanes) {
-    const int64_t at = least(q, most(0, pixels - lanes)), count = least(lanes, pixels);
-    if constexpr (kSame<T, S>) {
-      if (whole) {
-        transpose_square(to + at, channel_stride, from + at * lanes, lanes);
-        continue;
-      }
-    }
-    copy_rows(square, lanes, from + at * lanes, lanes, count, lanes);
-    transpose_square(rows, lanes, square, lanes);
-    narrow_rows(to + at, channel_stride, rows, lanes, channels, count);
-  }
+  for (int64_t q = 0; q < pixels; q += lanes)
+    transpose<T>(to + q, channel_stride, from + q * lanes, lanes, least(lanes, pixels - q),
+                 channels, least(lanes, pixels - q));
 }

@@ -138,6 +138,61 @@ inline void store_narrowed(S* to, Vector<T> value) {
     narrow_vector(value, to);
 }
 
+// ---- parts of vectors: elements beyond the first `count` are neither read nor written
+
+#if defined(DILCONV_AVX512)
+// A bit for each of the first `count` lanes, of which there are more.
+inline uint32_t first_lanes(int64_t count) { return (1u << count) - 1; }
+
+inline __m512 load_part(const float* from, uint32_t lanes) {
+  return _mm512_maskz_loadu_ps(__mmask16(lanes), from);
+}
+inline __m512d load_part(const double* from, uint32_t lanes) {
+  return _mm512_maskz_loadu_pd(__mmask8(lanes), from);
+}
+template <class S>
+inline __m256i load_part(const S* from, uint32_t lanes) {
+  return _mm256_maskz_loadu_epi16(__mmask16(lanes), from);
+}
+inline void store_part(float* to, uint32_t lanes, const float* from) {
+  _mm512_mask_storeu_ps(to, __mmask16(lanes), __m512(load(from)));
+}
+inline void store_part(double* to, uint32_t lanes, const double* from) {
+  _mm512_mask_storeu_pd(to, __mmask8(lanes), __m512d(load(from)));
+}
+template <class S>
+inline void store_part(S* to, uint32_t lanes, const S* from) {
+  _mm256_mask_storeu_epi16(to, __mmask16(lanes), __m256i(load_bits(from)));
+}
+#endif
+
+// Lanes beyond the elements that are read become zero.
+template <class T, class S>
+inline Vector<T> load_first(const S* from, int64_t count) {
+  if (count >= kLanes<T>) return load_widened<T>(from);
+  S part[kLanes<T>];
+#if defined(DILCONV_AVX512)
+  const auto loaded = load_part(from, first_lanes(count));
+  __builtin_memcpy(part, &loaded, sizeof part);
+#else
+  __builtin_memset(part, 0, sizeof part);
+  copy_short<int(sizeof part)>(part, 0, from, 0, 1, count);
+#endif
+  return load_widened<T>(part);
+}
+
+template <class T, class S>
+inline void store_first(S* to, Vector<T> value, int64_t count) {
+  if (count >= kLanes<T>) return store_narrowed<T>(to, value);
+  S part[kLanes<T>];
+  store_narrowed<T>(part, value);
+#if defined(DILCONV_AVX512)
+  store_part(to, first_lanes(count), part);
+#else
+  copy_short<int(sizeof part)>(to, 0, part, 0, 1, count);
+#endif
+}
+
 // The indices 0 ... count - 1 of a vector's elements.
 template <int... indices>
 struct Indices {};
@@ -250,7 +305,7 @@ inline V unzip(V a, V b, Indices<e...>) {
 
 // Transposes the squares of a block's lanes by as many rows.
 template <int round = 1, int count, class V>
-inline void zip_rows(V (&rows)[count]) {
+__attribute__((always_inline)) inline void zip_rows(V (&rows)[count]) {
   constexpr int block = kBlock<V>;
   if constexpr (round < block) {
     using All = typename Count<int(sizeof(V)) * block / 16>::Type;
@@ -269,7 +324,7 @@ inline void zip_rows(V (&rows)[count]) {
 
 // Then the squares among them.
 template <int distance, int count, class V>
-inline void unzip_rows(V (&rows)[count]) {
+__attribute__((always_inline)) inline void unzip_rows(V (&rows)[count]) {
   if constexpr (distance < count) {
     using All = typename Count<int(sizeof(V)) * kBlock<V> / 16>::Type;
 #pragma GCC unroll 16
@@ -284,26 +339,48 @@ inline void unzip_rows(V (&rows)[count]) {
 }
 
 template <int lanes, class V>
-inline void transpose_rows(V (&rows)[lanes]) {
+__attribute__((always_inline)) inline void transpose_rows(V (&rows)[lanes]) {
   zip_rows(rows);
   unzip_rows<kBlock<V>>(rows);
 }
 
-// to[q * to_pitch + c] = from[c * from_pitch + q] for a square of kLanes<T>.
-template <class T>
-inline void transpose_square(T* to, int64_t to_pitch, const T* from, int64_t from_pitch) {
+// to(q)[c] = from(c)[q] for c < rows and q < columns, at most kLanes<T> each; to(q)[c] = 0 for
+// other c < written.
+template <class T, class From, class To>
+inline void transpose_lanes(int64_t rows, int64_t columns, int64_t written, const From& from,
+                            const To& to) {
   constexpr int lanes = kLanes<T>;
-  Vector<T> rows[lanes];
+  Vector<T> square[lanes];
+  if (rows == lanes && columns == lanes) {
 #pragma GCC unroll 16
-  for (int r = 0; r < lanes; ++r) rows[r] = load(from + r * from_pitch);
-  transpose_rows(rows);
+    for (int r = 0; r < lanes; ++r) square[r] = load_widened<T>(from(r));
+    transpose_rows(square);
 #pragma GCC unroll 16
-  for (int r = 0; r < lanes; ++r) store(to + r * to_pitch, rows[r]);
+    for (int r = 0; r < lanes; ++r) store_narrowed<T>(to(r), square[r]);
+    return;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r)
+    square[r] = r < rows ? load_first<T>(from(r), columns) : Vector<T>{};
+  transpose_rows(square);
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r)
+    if (r < columns) store_first<T>(to(r), square[r], written);
 }
 #else
-template <class T>
-inline void transpose_square(T* to, int64_t to_pitch, const T* from, int64_t from_pitch) {
-  for (int q = 0; q < kLanes<T>; ++q)
-    for (int c = 0; c < kLanes<T>; ++c) to[q * to_pitch + c] = from[c * from_pitch + q];
+template <class T, class From, class To>
+inline void transpose_lanes(int64_t rows, int64_t columns, int64_t written, const From& from,
+                            const To& to) {
+  for (int64_t q = 0; q < columns; ++q)
+    for (int64_t c = 0; c < written; ++c) narrow(c < rows ? T(widen(from(c)[q])) : T(0), to(q)[c]);
 }
 #endif
+
+// The same with rows and columns an equal distance apart.
+template <class T, class S, class R>
+inline void transpose(S* to, int64_t to_pitch, const R* from, int64_t from_pitch, int64_t rows,
+                      int64_t columns, int64_t written) {
+  transpose_lanes<T>(
+      rows, columns, written, [&](int64_t r) { return from + r * from_pitch; },
+      [&](int64_t q) { return to + q * to_pitch; });
+}
