@@ -37,11 +37,16 @@ def succeed(*command: object, cwd: Path) -> str:
 
 
 def unpacked_source(folder: Path) -> Path:
-    """Make the source archive, unpack it, and return where."""
-    # What an earlier list names is shipped again, and would hide what MANIFEST.in leaves out.
-    (ROOT / "dilconv_ext.egg-info" / "SOURCES.txt").unlink(missing_ok=True)
+    """Make the source archive, unpack it, and return where.
+
+    Of a copy, because tests that run at once would write into the same folder, and because what an
+    earlier list of sources names is shipped again, and would hide what MANIFEST.in leaves out.
+    """
+    copy = folder / "copy"
+    left_out = (".git", ".venv*", "*.egg-info", "build", "dist", "output")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*left_out))
     backend = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
-    succeed(sys.executable, "-c", backend, folder, cwd=ROOT)
+    succeed(sys.executable, "-c", backend, folder, cwd=copy)
     (archive,) = folder.glob("dilconv_ext-*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
