@@ -142,11 +142,11 @@ class PaddedPlanes {
                    T* planes) const {
     const int64_t begin = least(tile.pitch, most(0, -tile.left));
     const int64_t end = most(begin, least(tile.pitch, p_.read_size[1] - tile.left));
-    const bool squares = fill_squares();
-    const int64_t step = squares ? kLanes<T> : 1;
+    // Planes one by one, as they lie, or in squares.
+    const int64_t step = p_.read_strides[1] == 1 ? kLanes<T> : 1;
     for (int64_t c = channels.begin; c < channels.end; c += step) {
-      T* to = planes + (c - channels.begin) * tile.plane();
       const int64_t count = least(step, channels.end - c);
+      T* to = planes + (c - channels.begin) * tile.plane();
       for (int64_t row = tile.inside.begin; row < tile.inside.end; ++row, to += tile.pitch) {
         if (!reads(tile, row)) continue;
         for (int64_t plane = 0; plane < count; ++plane) {
@@ -156,37 +156,10 @@ class PaddedPlanes {
         const S* from = read_ + n * p_.read_strides[0] +
                         (group * p_.read_channels + c) * p_.read_strides[1] +
                         row * p_.read_strides[2] + (tile.left + begin) * p_.read_strides[3];
-        if (squares)
-          copy_squares(from, count, end - begin, to + begin, tile.plane());
-        else
-          copy_row(from, end - begin, to + begin);
+        copy_to_planes(to + begin, tile.plane(), from, p_.read_strides[3], p_.read_strides[1],
+                       end - begin, count);
       }
     }
-  }
-
-  // Whether pixels and their channels are turned around in squares.
-  bool fill_squares() const {
-    constexpr int64_t kFewest = 4;
-    return p_.read_strides[1] == 1 && p_.read_strides[3] != 1 && p_.read_channels >= kFewest;
-  }
-
-  // Pixels of a row: at most a square's channels, each to its plane.
-  void copy_squares(const S* from, int64_t channels, int64_t pixels, T* to, int64_t plane) const {
-    constexpr int64_t lanes = kLanes<T>;
-    for (int64_t q = 0; q < pixels; q += lanes) {
-      const int64_t count = least(lanes, pixels - q);
-      transpose<T>(to + q, plane, from + q * p_.read_strides[3], p_.read_strides[3], count,
-                   channels, count);
-    }
-  }
-
-  // Pixels of a row of one channel. The next channel's come from afar.
-  void copy_row(const S* from, int64_t pixels, T* to) const {
-    constexpr int64_t kLine = 64 / int64_t(sizeof(S));
-    const int64_t pixel_stride = p_.read_strides[3];
-    for (int64_t q = 0; q < pixels && pixel_stride == 1; q += kLine)
-      __builtin_prefetch(from + p_.read_strides[1] + q);
-    gather(to, from, pixel_stride, pixels);
   }
 
   // Whether a tap reads the row, for any of the tile's.

@@ -72,6 +72,10 @@ struct WeightPlan {
   int64_t chunk_rows,
       chunk_columns;  // output pixels of one summation chunk: rows of (batch, height), columns
   int64_t row_chunks, column_chunks;
+  bool pixels_in_vectors;  // else output channels are
+  // Then, rows of x copied for a chunk: those that taps share, or each kernel row's own.
+  bool taps_share_rows;
+  int64_t window_rows;
   int64_t splits;  // partial sums, added up in order: fixed by the problem, not by threads
   int64_t row_tasks, channel_tasks;  // tasks along the rows and the output channels
   const Range* valid_h;  // per kernel element: output positions whose tap reads inside the image
@@ -82,6 +86,8 @@ struct WeightPlan {
 // fits the first-level cache), pixels in a chunk of grad_weight.
 constexpr int64_t kPanelDepth = 128;
 constexpr int64_t kChunkPixels = 128;
+// Strides up to which columns that lie a stride apart are copied beside each other.
+constexpr int64_t kMostPhases = 8;
 // Distance between packed rows: not a power of two, so that they do not compete for the same cache
 // lines.
 constexpr int64_t kPanelPitch = kPanelDepth + 16;

@@ -256,35 +256,6 @@ void set_tiles(GatherPlan& plan, int64_t element_bytes) {
   plan.tile[0] = std::min(std::max(fitting, fewest_rows), shared);
 }
 
-// Whether grad_weight multiplies fewer vectors with x and y in each other's place: those of output
-// channels may be emptier than those of input channels. Packing a vector costs some products.
-bool gains_by_swapping(const ConvProblem& p, int64_t lanes) {
-  const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
-  const int64_t taps = p.kernel[0] * p.kernel[1], packing = p.y_strides[1] == 1 ? 4 : 12;
-  const int64_t as_is =
-      (taps * in + packing) * divide_up(out, lanes) * p.out_size[0] * p.out_size[1];
-  const int64_t swapped =
-      (taps * out + packing) * divide_up(in, lanes) * p.in_size[0] * p.in_size[1];
-  return p.stride[0] == 1 && p.stride[1] == 1 && 5 * swapped <= 4 * as_is;
-}
-
-// The same sums of a grad_weight of stride 1 with x and y in each other's place: position h of x
-// meets position h - a * dilation + pad of y, as if y were read by a kernel that is mirrored.
-ConvProblem swap_operands(const ConvProblem& p) {
-  ConvProblem result = p;
-  std::swap(result.in_channels, result.out_channels);
-  std::swap(result.x_strides, result.y_strides);
-  std::swap(result.w_strides[0], result.w_strides[1]);
-  for (int axis = 0; axis < 2; ++axis) {
-    const int64_t reach = p.dilation[axis] * (p.kernel[axis] - 1);
-    std::swap(result.in_size[axis], result.out_size[axis]);
-    result.pad_before[axis] = reach - p.pad_before[axis];
-    result.pad_after[axis] = reach - p.pad_after[axis];
-    result.w_strides[2 + axis] = -p.w_strides[2 + axis];
-  }
-  return result;
-}
-
 // How many samples are worked on together: as many as stay in the cache, or as it takes to fill
 // tiles of `tile` pixels. pixels: written ones of a sample.
 int64_t choose_samples(const GatherPlan& plan, int64_t pixels, int64_t tile, int element_bytes) {
@@ -314,6 +285,12 @@ std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
     valid.push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
                                     p.out_size[axis], p.in_size[axis]));
   return valid;
+}
+
+int64_t count_products(const ConvProblem& p, int axis) {
+  int64_t count = 0;
+  for (const Range& valid : valid_taps(p, axis)) count += valid.end - valid.begin;
+  return count;
 }
 
 void set_roles(GatherPlan& plan, const ConvProblem& p) {
@@ -414,42 +391,6 @@ void OwnedGatherPlan::set_regions(OwnedRegions regions) {
   regions_ = std::move(regions);
   plan.regions = regions_.data();
   plan.region_count = regions_.size();
-}
-
-OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes)
-    : swapped(gains_by_swapping(problem, vector_bytes / element_bytes)),
-      problem_(flattened(swapped ? swap_operands(problem) : problem)) {
-  constexpr int64_t kTasks = 64;                      // enough for many cores, few enough to reduce
-  constexpr int64_t kPartialSums = int64_t(1) << 19;  // elements of all partial sums together
-  const int64_t lanes = vector_bytes / element_bytes;
-  const ConvProblem& p = problem_;
-  plan.problem = &p;
-  plan.weight_first = 0;
-  for (int axis = 0; axis < 2 && swapped; ++axis)
-    plan.weight_first += (problem.kernel[axis] - 1) * problem.w_strides[2 + axis];
-  plan.weight_group_stride = problem.out_channels / problem.groups * problem.w_strides[0];
-  plan.in_channels = p.in_channels / p.groups;
-  plan.out_channels = p.out_channels / p.groups;
-  plan.rows = p.kernel[0] * p.kernel[1] * plan.in_channels;
-  plan.column_chunks = std::max<int64_t>(1, divide_up(p.out_size[1], kChunkPixels));
-  plan.chunk_columns = divide_up(p.out_size[1], plan.column_chunks);
-  // Whole vectors, for squares that do not overlap.
-  if (plan.column_chunks > 1) plan.chunk_columns = round_up(plan.chunk_columns, lanes);
-  plan.chunk_rows = std::max<int64_t>(1, kChunkPixels / std::max<int64_t>(1, plan.chunk_columns));
-  plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
-  plan.channel_tasks = divide_up(plan.out_channels, 256);
-  plan.padded_channels = round_up(plan.out_channels, lanes);
-  // Few, as each packs the vectors of its chunks anew.
-  const int64_t row_units = std::clamp<int64_t>(plan.rows / 64, 1, kTasks);
-  plan.row_tasks = divide_up(row_units, 2);
-  const int64_t sums = std::max<int64_t>(1, plan.rows * plan.padded_channels * p.groups);
-  const int64_t wanted = kTasks / (row_units * plan.channel_tasks * p.groups);
-  const int64_t affordable =
-      std::max<int64_t>(1, std::min(plan.row_chunks * plan.column_chunks, kPartialSums / sums));
-  plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
-  for (int axis = 0; axis < 2; ++axis) valid_[axis] = valid_taps(p, axis);
-  plan.valid_h = valid_[0].data();
-  plan.valid_w = valid_[1].data();
 }
 
 }  // namespace dilconv

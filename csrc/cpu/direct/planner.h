@@ -51,6 +51,9 @@ OwnedRegions cut_regions(const ConvProblem& problem, int64_t row_overhead, int64
 // Per kernel element of an axis: the output positions whose tap reads inside the image.
 std::vector<Range> valid_taps(const ConvProblem& problem, int axis);
 
+// How many pairs of output positions and kernel elements of an axis read inside the image.
+int64_t count_products(const ConvProblem& problem, int axis);
+
 // conv2d's or grad_input's regions, one per residue, with every tap; for grad_weight, those of
 // conv2d.
 OwnedRegions whole_regions(const ConvProblem& problem);
@@ -69,15 +72,22 @@ class OwnedGatherPlan {
   OwnedRegions regions_;
 };
 
+// grad_weight's time per sample and group, in multiply-adds of vectors of so many lanes.
+double weight_cost(const ConvProblem& problem, int64_t lanes, int64_t element_bytes);
+
+struct Summation;
+
 class OwnedWeightPlan {
  public:
   OwnedWeightPlan(const ConvProblem& problem, int vector_bytes, int element_bytes);
   OwnedWeightPlan(const OwnedWeightPlan&) = delete;
 
   WeightPlan plan;
-  bool swapped;  // the plan's x is y, and its y is x
+  const bool swapped;  // the plan's x is y, and its y is x
 
  private:
+  OwnedWeightPlan(const ConvProblem& problem, int64_t lanes, const Summation& chosen);
+
   ConvProblem problem_;
   std::vector<Range> valid_[2];
 };

@@ -10,6 +10,9 @@
 
 template <class S, class T>
 class WeightGradient {
+  using Sums = WeightSums<S, T>;
+  using Row = typename Sums::Row;
+
  public:
   WeightGradient(const WeightPlan& plan, int workers, const void* x, const void* y, void* w,
                  void* workspace)
@@ -17,17 +20,14 @@ class WeightGradient {
         problem_(*plan.problem),
         x_(static_cast<const S*>(x)),
         y_(static_cast<const S*>(y)),
-        w_(static_cast<S*>(w)),
+        sums_(plan, w),
         channel_tasks_(plan.padded_channels / kLanes<T>, most(1, 256 / kLanes<T>)),
         row_tasks_(plan.rows, (plan.rows + plan.row_tasks - 1) / plan.row_tasks),
         vectors_in_place_(kSame<S, T> && problem_.y_strides[1] == 1 &&
                           plan.out_channels == plan.padded_channels),
-        taps_adjacent_(plan.rows > plan.in_channels &&
-                       problem_.w_strides[1] == problem_.kernel[0] * problem_.kernel[1] &&
-                       problem_.w_strides[2] == problem_.kernel[1] && problem_.w_strides[3] == 1),
         window_(plan, x_) {
     Arena arena(workspace);
-    sums_ = arena.take<T>(problem_.groups * plan.splits * plan.rows * plan.padded_channels);
+    sums_.place(arena);
     worker_bytes_ = scratch_at(nullptr).bytes;
     workers_ = arena.take<char>(workers * worker_bytes_);
     bytes_ = arena.used();
@@ -42,12 +42,7 @@ class WeightGradient {
           static_cast<WeightGradient*>(self)->task(index, worker);
         },
         this);
-    pool.run(
-        pool, problem_.groups * row_squares(),
-        [](void* self, int64_t index, int) {
-          static_cast<WeightGradient*>(self)->write_rows(index);
-        },
-        this);
+    sums_.write(pool);
   }
 
  private:
@@ -73,27 +68,6 @@ class WeightGradient {
     return Scratch(base, vectors, window_.elements());
   }
 
-  // A row of the product: kernel element (a, b) and an input channel of the group.
-  struct Row {
-    int64_t a, b, channel;
-  };
-
-  Row row_at(int64_t index) const {
-    const int64_t tap = index / p_.in_channels;
-    return {tap / problem_.kernel[1], tap % problem_.kernel[1], index % p_.in_channels};
-  }
-
-  T* partial_sum(int64_t group, int64_t split) const {
-    return sums_ + (group * p_.splits + split) * p_.rows * p_.padded_channels;
-  }
-
-  Chunk chunk_at(int64_t index) const {
-    const int64_t row = index / p_.column_chunks * p_.chunk_rows;
-    const int64_t column = index % p_.column_chunks * p_.chunk_columns;
-    return {{row, least(row + p_.chunk_rows, problem_.batch * problem_.out_size[0])},
-            {column, least(column + p_.chunk_columns, problem_.out_size[1])}};
-  }
-
   void task(int64_t index, int worker) const {
     const Scratch scratch = scratch_at(workers_ + worker * worker_bytes_);
     const int64_t channel_task = index % channel_tasks_.parts;
@@ -105,15 +79,15 @@ class WeightGradient {
     const Range rows = {row_tasks_.begin(row_task), row_tasks_.begin(row_task + 1)};
     const int64_t first = channel_tasks_.begin(channel_task) * kLanes<T>;
     const Cut tiles(channel_tasks_.size(channel_task), kMaxVectors);
-    T* sums = partial_sum(group, split) + first;
+    T* sums = sums_.partial_sum(group, split) + first;
     for (int64_t row = rows.begin; row < rows.end; ++row)
       clear(sums + row * p_.padded_channels, tiles.total * kLanes<T>);
 
     Source<T> source;
     for (int axis = 0; axis < 3; ++axis) source.strides[axis] = problem_.x_strides[1 + axis];
-    const int64_t chunks = p_.row_chunks * p_.column_chunks;
-    for (int64_t c = chunks * split / p_.splits; c < chunks * (split + 1) / p_.splits; ++c) {
-      const Chunk chunk = chunk_at(c);
+    const Range chunks = sums_.chunks_of(split);
+    for (int64_t c = chunks.begin; c < chunks.end; ++c) {
+      const Chunk chunk = sums_.chunk_at(c);
       if (!vectors_in_place_) pack_vectors(chunk, group, first, tiles, scratch.vectors);
       if (window_.elements() > 0) window_.fill(chunk, group, scratch.window, source);
       const Cut row_blocks(rows.end - rows.begin, kMaxRows);
@@ -225,7 +199,7 @@ class WeightGradient {
     Range all_h = {0, problem_.out_size[0]}, all_w = chunk.columns;
     Row rows[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
-      rows[r] = row_at(first + r);
+      rows[r] = sums_.row_at(first + r);
       stretches.offsets[r] = (rows[r].channel - rows[0].channel) * source.strides[0] +
                              (rows[r].a - rows[0].a) * problem_.dilation[0] * source.strides[1] +
                              (rows[r].b - rows[0].b) * problem_.dilation[1] * source.strides[2];
@@ -345,73 +319,40 @@ class WeightGradient {
              problem_.stride[1] * problem_.x_strides[3], end - begin);
   }
 
-  // Rows that are written together: squares, turned around, fill whole vectors of the weight.
-  int64_t row_squares() const { return (p_.rows + kLanes<T> - 1) / kLanes<T>; }
-
-  // The row that comes `index`-th in the weight.
-  int64_t written_row(int64_t index) const {
-    const int64_t taps = problem_.kernel[0] * problem_.kernel[1];
-    return taps_adjacent_ ? index % taps * p_.in_channels + index / taps : index;
-  }
-
-  void write_rows(int64_t index) const {
-    const int64_t group = index / row_squares(), first = index % row_squares() * kLanes<T>;
-    const int64_t count = least(kLanes<T>, p_.rows - first);
-    Row rows[kLanes<T>];
-    T* totals[kLanes<T>];
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t row = written_row(first + r);
-      rows[r] = row_at(row);
-      totals[r] = partial_sum(group, 0) + row * p_.padded_channels;
-      for (int64_t split = 1; split < p_.splits; ++split) {
-        const T* part = partial_sum(group, split) + row * p_.padded_channels;
-        for (int64_t c = 0; c < p_.padded_channels; ++c) totals[r][c] += part[c];
-      }
-    }
-    const bool adjacent =
-        taps_adjacent_ || (problem_.w_strides[1] == 1 && rows[0].channel + count <= p_.in_channels);
-    for (int64_t channel = 0; channel < p_.out_channels; channel += kLanes<T>) {
-      const int64_t channels = least(kLanes<T>, p_.out_channels - channel);
-      if (adjacent) {
-        transpose_lanes<T>(
-            count, channels, count, [&](int64_t r) { return totals[r] + channel; },
-            [&](int64_t c) { return w_at(group, channel + c, rows[0]); });
-        continue;
-      }
-      for (int64_t r = 0; r < count; ++r)
-        scatter(w_at(group, channel, rows[r]), problem_.w_strides[0], totals[r] + channel,
-                channels);
-    }
-  }
-
-  S* w_at(int64_t group, int64_t channel, const Row& row) const {
-    return w_ + p_.weight_first + group * p_.weight_group_stride + channel * problem_.w_strides[0] +
-           row.channel * problem_.w_strides[1] + row.a * problem_.w_strides[2] +
-           row.b * problem_.w_strides[3];
-  }
-
   const WeightPlan& p_;
   const dilconv_problem& problem_;
   const S* x_;
   const S* y_;
-  S* w_;
+  Sums sums_;
   Cut channel_tasks_;  // in vectors
   Cut row_tasks_;
   bool vectors_in_place_;  // y's channels lie densely, in whole vectors
-  bool taps_adjacent_;     // a channel's are, in the weight, and its channels follow each other
   Window<S, T> window_;
-  T* sums_;
   char* workers_;
   int64_t worker_bytes_, bytes_;
 };
 
+// Calls use(gradient) with what the plan chose.
+template <class S, class T, class Use>
+auto with_weight(const WeightPlan& plan, int workers, const void* x, const void* y, void* w,
+                 void* workspace, const Use& use) {
+  if (plan.pixels_in_vectors) {
+    PlanesWeight<S, T> gradient(plan, workers, x, y, w, workspace);
+    return use(gradient);
+  }
+  WeightGradient<S, T> gradient(plan, workers, x, y, w, workspace);
+  return use(gradient);
+}
+
 template <class S, class T>
 size_t weight_workspace(const WeightPlan& plan, int workers) {
-  return WeightGradient<S, T>(plan, workers, nullptr, nullptr, nullptr, nullptr).workspace_bytes();
+  return with_weight<S, T>(plan, workers, nullptr, nullptr, nullptr, nullptr,
+                           [](const auto& gradient) { return gradient.workspace_bytes(); });
 }
 
 template <class S, class T>
 void run_weight(const WeightPlan& plan, const void* x, const void* y, void* w, void* workspace,
                 const TaskPool& pool) {
-  WeightGradient<S, T>(plan, pool.workers, x, y, w, workspace).run(pool);
+  with_weight<S, T>(plan, pool.workers, x, y, w, workspace,
+                    [&](auto& gradient) { gradient.run(pool); });
 }

@@ -384,3 +384,26 @@ inline void transpose(S* to, int64_t to_pitch, const R* from, int64_t from_pitch
       rows, columns, written, [&](int64_t r) { return from + r * from_pitch; },
       [&](int64_t q) { return to + q * to_pitch; });
 }
+
+// to[c * plane + q] = from[q * pixel_stride + c * channel_stride]: pixels of a row, each channel to
+// its plane.
+template <class T, class S>
+inline void copy_to_planes(T* to, int64_t plane, const S* from, int64_t pixel_stride,
+                           int64_t channel_stride, int64_t pixels, int64_t channels) {
+  constexpr int64_t lanes = kLanes<T>, kFewest = 4, kLine = 64 / int64_t(sizeof(S));
+  if (channel_stride == 1 && pixel_stride != 1 && channels >= kFewest) {
+    for (int64_t c = 0; c < channels; c += lanes)
+      for (int64_t q = 0; q < pixels; q += lanes) {
+        const int64_t count = least(lanes, pixels - q);
+        transpose<T>(to + c * plane + q, plane, from + q * pixel_stride + c, pixel_stride, count,
+                     least(lanes, channels - c), count);
+      }
+    return;
+  }
+  for (int64_t c = 0; c < channels; ++c, to += plane, from += channel_stride) {
+    // The next channel's pixels come from afar.
+    for (int64_t q = 0; q < pixels && pixel_stride == 1; q += kLine)
+      __builtin_prefetch(from + channel_stride + q);
+    gather(to, from, pixel_stride, pixels);
+  }
+}

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../direct/plan.h"
+#include "../direct/planner.h"
 #include "../rounding.h"
 
 namespace dilconv {
@@ -78,18 +78,6 @@ int64_t count_tiles(const WinogradAxis& axis) {
   return whole + std::min(axis.dilation, axis.written_size - axis.tile * whole);
 }
 
-// Products per pair of channels that the direct kernel cannot avoid, along an axis.
-int64_t count_products(const ConvProblem& p, int axis) {
-  int64_t products = 0;
-  for (int64_t k = 0; k < p.kernel[axis]; ++k) {
-    const int64_t origin = k * p.dilation[axis] - p.pad_before[axis];
-    const int64_t begin = std::max<int64_t>(0, -origin);
-    const int64_t end = std::min(p.out_size[axis], p.in_size[axis] - origin);
-    products += std::max<int64_t>(0, end - begin);
-  }
-  return products;
-}
-
 }  // namespace
 
 WinogradPlan plan_winograd(const ConvProblem& p, int vector_bytes, int element_bytes) {
@@ -133,8 +121,9 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
   const bool swapped = gathers_from_y(p);
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
   const double read = double(swapped ? out : in), written = double(swapped ? in : out);
-  const double read_vectors = double(round_up(swapped ? out : in, 16));
-  const double written_vectors = double(round_up(swapped ? in : out, 16));
+  constexpr int64_t kLanes = 16;
+  const double read_vectors = double(round_up(swapped ? out : in, kLanes));
+  const double written_vectors = double(round_up(swapped ? in : out, kLanes));
   // The direct kernel's vectors hold written channels on channels_last and for grad_weight.
   const bool channels_last = p.y_strides[1] == 1;
   const bool channels_in_vectors = p.op == DILCONV_GRAD_WEIGHT || channels_last;
@@ -155,16 +144,7 @@ WinogradChoice choose_winograd_form(const ConvProblem& p) {
                    : padded              ? 1.5 * written
                    : channels_in_vectors ? written_vectors
                                          : written + (widens ? 0 : kPackedPixels));
-  if (p.op == DILCONV_GRAD_WEIGHT) {
-    // It packs y, and what taps near the edges read of x; it may swap the two.
-    const double packing = outputs * (channels_last ? 20 : 6);
-    const double edges = (outputs * taps - products) * (channels_last ? 40 : 16);
-    const auto cost = [&](double rows, double vectors) {
-      return widens ? products * rows * vectors
-                    : (products * rows + packing) * vectors + edges * rows;
-    };
-    direct = std::min(cost(read, written_vectors), cost(written, read_vectors));
-  }
+  if (p.op == DILCONV_GRAD_WEIGHT) direct = kLanes * weight_cost(p, kLanes, 4);
   direct /= kEfficiency;
   // Transformed weights that do not stay in the second-level cache are written and read back, which
   // decides where native products, of bfloat16, are nearly as fast. A batch would share that. Those
