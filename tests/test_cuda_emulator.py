@@ -206,9 +206,11 @@ def test_a_gpu_without_code_is_named(kernel: str) -> None:
     dtype = torch.float16 if kernel == "tensor_cores" else torch.float32
     p = problem("depthwise")
     call = make_call("conv2d", p, make_tensors(p, dtype))
+    gpu = Gpu(kernel, 110, allow_tf32=True)
     with pytest.raises(RuntimeError, match=r"no kernels for compute capability 11\.0"):
-        call.run(Gpu(kernel, 110, allow_tf32=True))
+        call.run(gpu)
     assert emulated_gpu.last_error() == 0
+    assert "no kernels for compute capability 11.0" in str(gpu.refusal(call))
 
 
 class _Op(torch.autograd.Function):

@@ -2,6 +2,10 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+
+#include "launch.h"
+
 namespace dilconv::cuda {
 namespace {
 
@@ -27,6 +31,18 @@ int current_capability() {
   return 10 * major + minor;
 }
 
+__global__ void __launch_bounds__(32) probe() {}
+
+// Fails if this build has no code for the current GPU, as the first launch would, but also where
+// nothing is launched: when the choice of a kernel is explained.
+void require_code(int capability) {
+  static std::atomic<int> last_found{0};
+  if (capability == last_found) return;
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, probe));
+  last_found = capability;
+}
+
 }  // namespace
 
 std::vector<const char*> instruction_sets() {
@@ -39,6 +55,7 @@ int compute_capability(int isa) { return kInstructionSets[isa].capability; }
 
 int machine_isa() {
   const int capability = current_capability();
+  if (capability > 0) require_code(capability);
   for (int isa = 0; isa < kCount; ++isa)
     if (capability >= kInstructionSets[isa].capability) return isa;
   return kCount - 1;

@@ -13,7 +13,7 @@ namespace dilconv::cuda {
 inline void check(cudaError_t status) {
   if (status == cudaSuccess) return;
   std::string what = std::string("CUDA: ") + cudaGetErrorString(status);
-  if (status == cudaErrorNoKernelImageForDevice)
+  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction)
     what += ": this build has no kernels for compute capability " + machine_capability();
   cudaGetLastError();  // whoever asks next for the last error must not find this one
   throw std::runtime_error(what);

@@ -137,12 +137,19 @@ cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int v
   return cudaSuccess;
 }
 
+cudaError_t find_kernel(const void* kernel) {
+  if (gpu()->capability == kWithoutCode)
+    return fail(cudaErrorNoKernelImageForDevice,
+                "kernel " + function_name(kernel) + ": no image for the device");
+  return cudaSuccess;
+}
+
 cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
                    const std::function<void()>& thread) {
   const std::string name = function_name(kernel);
   if (in_kernel()) return fail(cudaErrorInvalidValue, "kernel " + name + ": launched by a kernel");
-  if (gpu()->capability == kWithoutCode)
-    return fail(cudaErrorNoKernelImageForDevice, "kernel " + name + ": no image for the device");
+  const cudaError_t found = find_kernel(kernel);
+  if (found != cudaSuccess) return found;
   const std::string reason = refusal(kernel, config);
   if (!reason.empty()) return fail(cudaErrorInvalidConfiguration, "kernel " + name + ": " + reason);
   set_shared_bytes(config.dynamicSmemBytes);

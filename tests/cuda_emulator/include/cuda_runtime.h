@@ -35,6 +35,7 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchFailure = 719
@@ -57,6 +58,8 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 
+struct cudaFuncAttributes {};
+
 struct cudaLaunchAttribute;
 
 struct cudaLaunchConfig_t {
@@ -76,6 +79,8 @@ cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t
 namespace cuda_emulator {
 
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
+// Whether there is code for it.
+cudaError_t find_kernel(const void* kernel);
 
 // Runs `thread` once for each thread of the grid.
 cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
@@ -86,6 +91,11 @@ cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
 template <class T>
 cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int value) {
   return cuda_emulator::set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+
+template <class T>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, T* kernel) {
+  return cuda_emulator::find_kernel(reinterpret_cast<const void*>(kernel));
 }
 
 template <class... Parameters, class... Arguments>
