@@ -18,6 +18,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import emulated_gpu
 from accuracy import assert_matches, relative_error, solve_problem
 from calls import FLOATS, INTEGERS, OPS, Call, all_calls, make_call
+from dilconv_ext import reference
 from emulated_gpu import CAPABILITIES, SCHEDULES, Gpu
 from problems import (
     PROBLEMS,
@@ -170,6 +171,61 @@ def test_any_strides(op: str, kernel: str) -> None:
         if gpu.refusal(viewed):
             continue
         assert_matches(viewed.run(gpu), exact, limit, torch.float32, f"{op} {view.__name__}")
+
+
+# Windows that end before the image does, taps in the padding, sums that end within a slice or a
+# chunk, and each form and tile of the depthwise kernel.
+WINDOWS = (
+    "plain_3x3",
+    "channels_3_to_20",
+    "channels_24_to_112",
+    "channels_33_to_65",
+    "channels_130_to_40",
+    "kernel_1x1_padded",
+    "kernel_5x5_dilated",
+    "stride_over_kernel",
+    "stride_3_dilated_2",
+    "pad_asymmetric",
+    "pad_negative",
+    "aspp_12",
+    "groups_3_strided",
+    "depthwise_20",
+    "depthwise_strided",
+    "depthwise_pairs",
+    "depthwise_7x7",
+    "depthwise_pad_tiles",
+    "depthwise_uneven_pad",
+    "channel_multiplier_3",
+)
+
+
+@pytest.mark.slow(sample=8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("kernel", emulated_gpu.kernels())
+@pytest.mark.parametrize("name", WINDOWS)
+def test_infinities_stay_in_their_windows(name: str, kernel: str, dtype: torch.dtype) -> None:
+    """No zero that stands for padding, or fills up a sum, is multiplied with an infinite pixel.
+
+    In grad_weight the padding of x meets y: there x has the infinities.
+    """
+    p = problem(name)
+    t = make_tensors(p, dtype)
+    for image in (t.x, t.g):
+        image[0, 0, 0, 0] = math.inf
+        image[-1, -1, -1, -1] = -math.inf
+    for op in OPS:
+        finite = make_tensors(p, dtype)
+        call = make_call(op, p, replace(t, g=finite.g) if op == "conv2d_grad_weight" else t)
+        exact = call.map(Tensor.double).run(reference)
+        for layout, to_format in FORMATS.items():
+            formatted = call.map(to_format)
+            for capability in CAPABILITIES:
+                gpu = Gpu(kernel, capability, allow_tf32=True)
+                if gpu.refusal(formatted):
+                    continue
+                result = formatted.run(gpu).double()
+                for mark in (Tensor.isnan, Tensor.isposinf, Tensor.isneginf):
+                    assert torch.equal(mark(result), mark(exact)), f"{op} {layout} {capability}"
 
 
 def refusal_of_depthwise(op: str, shape: tuple[int, ...], to_format: Any) -> str | None:
