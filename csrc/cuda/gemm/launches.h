@@ -62,7 +62,8 @@ void run_gather(const ConvProblem& problem, const Tensors& tensors, const TileSi
            stream, params);
     if (params.splits > 1) {
       const AddParams add = make_add(problem, tensors, params, samples);
-      launch(add_kernel<T>, pass_grid(add.elements), stream, add);
+      launch(add_kernel<T>, pass_grid(add.elements), stream, add, Divisor(add.channels),
+             Divisor(add.height), Divisor(add.width));
     }
     params.first_sample += int(samples);
   }
@@ -82,7 +83,7 @@ void run_grad_weight(const ConvProblem& problem, const Tensors& tensors, const T
          {unsigned(blocks), TileShape::kThreads, TileShape::kWeightBytes}, stream, params);
   const ReduceParams reduce = make_reduce(problem, tensors, params);
   launch(reduce_kernel<T>, pass_grid(int64_t(reduce.groups) * reduce.rows * reduce.columns), stream,
-         reduce);
+         reduce, Divisor(params.padded_depths), Divisor(params.kernel[1]));
 }
 
 template <class T, template <class, class, bool> class Multiplication, class TileShape>

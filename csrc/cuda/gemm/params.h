@@ -103,7 +103,7 @@ struct ReduceParams {
   const void* partial;
   bool taps_are_rows;
   int groups, rows, columns, pitch, splits;
-  int channels, depths, padded_depths, kernel_width;  // channels per group
+  int channels, depths;  // channels per group
   void* weight;
   int64_t channel, depth, row, column;  // strides of the weight
 };

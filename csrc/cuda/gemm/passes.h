@@ -4,6 +4,7 @@
 
 #include "../device.h"
 #include "../divisor.h"
+#include "indexing.h"
 #include "params.h"
 
 namespace dilconv::cuda {
@@ -40,44 +41,44 @@ __device__ S sum_of_splits(const void* partial, int splits, int64_t split_stride
   return sum;
 }
 
+// What a launch adds up is fewer than 2^31 elements: the workspace bounds them.
 template <class T>
-__global__ void __launch_bounds__(kPassThreads) add_kernel(const AddParams p) {
-  const int64_t step = int64_t(gridDim.x) * kPassThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < p.elements; i += step) {
-    int64_t rest = i;
-    const auto digit = [&](int base) {
-      const int value = int(rest % base);
-      rest /= base;
-      return value;
-    };
-    int channel = p.channels_last ? digit(p.channels) : 0;
-    const int column = digit(p.width), row = digit(p.height);
-    if (!p.channels_last) channel = digit(p.channels);
+__global__ void __launch_bounds__(kPassThreads)
+    add_kernel(const AddParams p, const Divisor channels, const Divisor height,
+               const Divisor width) {
+  const int step = int(gridDim.x) * kPassThreads;
+  for (int i = int(blockIdx.x) * kPassThreads + int(threadIdx.x); i < p.elements; i += step) {
+    int sample = i;
+    int channel = p.channels_last ? channels.split(sample) : 0;
+    const int column = width.split(sample), row = height.split(sample);
+    if (!p.channels_last) channel = channels.split(sample);
     Sum<T> sum = sum_of_splits<Sum<T>>(p.partial, p.splits, p.elements, i);
     if (p.bias) sum += upcast(load<T>(static_cast<const T*>(p.bias) + channel));
-    store(static_cast<T*>(p.written) + (p.first_sample + rest) * p.sample + channel * p.channel +
+    store(static_cast<T*>(p.written) + (p.first_sample + sample) * p.sample + channel * p.channel +
               row * p.row + column * p.column,
           downcast<T>(sum));
   }
 }
 
+// Elements are counted by their digits, as there may be more than 2^31: divisions of 64 bits take
+// longer than what is moved.
 template <class T>
-__global__ void __launch_bounds__(kPassThreads) reduce_kernel(const ReduceParams p) {
-  const int64_t elements = int64_t(p.groups) * p.rows * p.columns;
+__global__ void __launch_bounds__(kPassThreads)
+    reduce_kernel(const ReduceParams p, const Divisor padded_depths, const Divisor kernel_width) {
+  const OdometerBase base(p.rows, p.columns);
+  const Odometer step = base.at(gridDim.x * kPassThreads);
   const int64_t split_stride = int64_t(p.groups) * p.rows * p.pitch;
-  const int64_t step = int64_t(gridDim.x) * kPassThreads;
-  for (int64_t i = int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < elements; i += step) {
-    const int column = int(i % p.columns);
-    const int64_t row = i / p.columns;  // of all groups
-    const int in_group = int(row % p.rows);
-    const int tap_depth = p.taps_are_rows ? in_group : column;
-    const int tap = tap_depth / p.padded_depths, depth = tap_depth % p.padded_depths;
+  for (Odometer at = base.at(blockIdx.x * kPassThreads + threadIdx.x); at.outer < p.groups;
+       at = base.sum(at, step)) {
+    const int group = at.outer, row = at.middle, column = at.inner;
+    int tap_row = p.taps_are_rows ? row : column;
+    const int depth = padded_depths.split(tap_row), tap_column = kernel_width.split(tap_row);
     if (depth >= p.depths) continue;
-    const int64_t channel = row / p.rows * p.channels + (p.taps_are_rows ? column : in_group);
-    const Sum<T> sum =
-        sum_of_splits<Sum<T>>(p.partial, p.splits, split_stride, row * p.pitch + column);
-    store(static_cast<T*>(p.weight) + channel * p.channel + depth * p.depth +
-              tap / p.kernel_width * p.row + tap % p.kernel_width * p.column,
+    const int64_t channel = int64_t(group) * p.channels + (p.taps_are_rows ? column : row);
+    const Sum<T> sum = sum_of_splits<Sum<T>>(p.partial, p.splits, split_stride,
+                                             (int64_t(group) * p.rows + row) * p.pitch + column);
+    store(static_cast<T*>(p.weight) + channel * p.channel + depth * p.depth + tap_row * p.row +
+              tap_column * p.column,
           downcast<T>(sum));
   }
 }

@@ -9,7 +9,8 @@
 namespace dilconv::cuda {
 namespace {
 
-constexpr int64_t kIntLimit = INT32_MAX - 1024;  // with room for the rest of a tile
+// With room for the rest of a tile, and for a step of all threads of a pass.
+constexpr int64_t kIntLimit = INT32_MAX - (1 << 21);
 
 // What keeps a large GPU busy, two blocks for each of an H100's 132 multiprocessors; and the
 // shortest part that a sum is worth splitting into. Constants, so that results have the same bits

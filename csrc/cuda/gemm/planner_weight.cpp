@@ -73,8 +73,6 @@ ReduceParams make_reduce(const ConvProblem& p, const Tensors& t, const WeightPar
   r.splits = w.splits;
   r.channels = int(out_per_group(p));
   r.depths = int(in_per_group(p));
-  r.padded_depths = w.padded_depths;
-  r.kernel_width = w.kernel[1];
   r.weight = t.w;
   r.channel = p.w_strides[0];
   r.depth = p.w_strides[1];
