@@ -15,6 +15,12 @@ Range valid_positions(int64_t origin, int64_t step, int64_t count, int64_t size)
   return {first, std::clamp(end, first, count)};
 }
 
+// The output positions that a kernel element reads inside the image for.
+Range valid_outputs(const ConvProblem& p, int axis, int64_t k) {
+  return valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
+                         p.out_size[axis], p.in_size[axis]);
+}
+
 // Cuts [0, count) where taps enter or leave the image, but not so finely that the pieces cost more
 // than the zeros they avoid: a piece of n positions and t taps is charged (n + overhead) * t, in
 // sixteenths.
@@ -281,15 +287,16 @@ ConvProblem flattened(const ConvProblem& problem) {
 
 std::vector<Range> valid_taps(const ConvProblem& p, int axis) {
   std::vector<Range> valid;
-  for (int64_t k = 0; k < p.kernel[axis]; ++k)
-    valid.push_back(valid_positions(k * p.dilation[axis] - p.pad_before[axis], p.stride[axis],
-                                    p.out_size[axis], p.in_size[axis]));
+  for (int64_t k = 0; k < p.kernel[axis]; ++k) valid.push_back(valid_outputs(p, axis, k));
   return valid;
 }
 
 int64_t count_products(const ConvProblem& p, int axis) {
   int64_t count = 0;
-  for (const Range& valid : valid_taps(p, axis)) count += valid.end - valid.begin;
+  for (int64_t k = 0; k < p.kernel[axis]; ++k) {
+    const Range valid = valid_outputs(p, axis, k);
+    count += valid.end - valid.begin;
+  }
   return count;
 }
 

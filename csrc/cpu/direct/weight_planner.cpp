@@ -84,8 +84,8 @@ double channels_cost(const ConvProblem& p, int64_t lanes, bool packs) {
 
 // With pixels in vectors: planes are copied, a row of a channel after the other.
 double pixels_cost(const ConvProblem& p, int64_t lanes) {
-  constexpr double kCopiedRow = 24, kSquare = 6,
-                   kDense = 3;  // kDense and kSquare: for `lanes` pixels
+  constexpr double kCopiedRow = 24;  // and for each vector of pixels:
+  constexpr double kTurned = 6, kDense = 3;
   const double in = double(p.in_channels / p.groups), out = double(p.out_channels / p.groups);
   const PixelChunks chunks(p, lanes);
   const double count = double(p.out_size[0]) / double(chunks.rows) * double(chunks.column_chunks);
@@ -97,7 +97,7 @@ double pixels_cost(const ConvProblem& p, int64_t lanes) {
   const double x_rows = count * double(chunks.window_rows * p.stride[1]) * in;
   const double y_rows = double(p.out_size[0] * chunks.column_chunks) * out;
   const double copied = (x_rows * double(chunks.pitch) + y_rows * double(chunks.columns)) /
-                        double(lanes) * (p.y_strides[1] == 1 ? kSquare : kDense);
+                        double(lanes) * (p.y_strides[1] == 1 ? kTurned : kDense);
   return products + passing + kCopiedRow * (x_rows + y_rows) + copied;
 }
 
