@@ -185,8 +185,8 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int64_t lanes, cons
   plan.row_tasks = divide_up(row_units, 2);
   const int64_t sums = std::max<int64_t>(1, plan.rows * plan.padded_channels * p.groups);
   const int64_t wanted = kTasks / (row_units * plan.channel_tasks * p.groups);
-  // Sums that are vectors take as long to add up as some chunks.
-  const int64_t chunks = plan.row_chunks * plan.column_chunks / (plan.pixels_in_vectors ? 8 : 1);
+  // Sums that are vectors take about a fifth of a chunk's time to clear and to add up.
+  const int64_t chunks = plan.row_chunks * plan.column_chunks / (plan.pixels_in_vectors ? 3 : 1);
   const int64_t affordable = std::max<int64_t>(1, std::min(chunks, kPartialSums / sums));
   plan.splits = std::clamp<int64_t>(wanted, 1, affordable);
   for (int axis = 0; axis < 2; ++axis) valid_[axis] = valid_taps(p, axis);
