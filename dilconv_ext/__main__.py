@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import _C, Layer, __version__, gridding, ops, receptive_field
+from . import _C, Layer, __version__, effective_field, gridding, ops, receptive_field
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _SCRIPTS = {"demo": "examples/classifier.py", "bench": "benchmarks/bench.py"}
@@ -132,7 +132,8 @@ def main(argv: list[str] | None = None) -> int:
         "--picture",
         type=Path,
         metavar="FILE",
-        help="with --layers: draw what one output reads, as .png or .svg (needs matplotlib)",
+        help="draw, as .png or .svg, what one output reads, or with --model how much its gradient "
+        "reaches each pixel (needs matplotlib)",
     )
     for name, script in _SCRIPTS.items():
         commands.add_parser(
@@ -146,17 +147,25 @@ def main(argv: list[str] | None = None) -> int:
     if options.command == "info":
         print(info())
         return 0
-    if options.model is not None and options.picture is not None:
-        field.error("--picture draws --layers: a model is run, and may be no chain of layers")
     try:
         if options.model is not None:
-            print(receptive_field(options.model, tuple(options.input)))
+            _show_model(options.model, tuple(options.input), options.picture)
         else:
             _show_layers(options.layers, options.picture)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         # A number, an input's size or a file's name that does not do: no traceback tells more.
         field.exit(2, f"{field.prog}: error: {str(error).splitlines()[0]}\n")
     return 0
+
+
+def _show_model(model: nn.Module, size: tuple[int, ...], picture: Path | None) -> None:
+    print(receptive_field(model, size))
+    effective = effective_field(model, size)
+    print(effective)
+    if picture is not None:
+        from ._pictures import draw_effective_field
+
+        draw_effective_field(effective, picture)
 
 
 def _show_layers(layers: list[Layer], picture: Path | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ._gridding import Gridding, gridding
 from ._receptive_field import Layer, per_axis, receptive_field
+from ._traced_field import EffectiveField
 
 
 def draw_field(layers: list[Layer], path: Path) -> None:
@@ -35,6 +36,31 @@ def draw_field(layers: list[Layer], path: Path) -> None:
             fontsize=9,
         )
         axes.set_axis_off()
+    figure.savefig(path, dpi=150)
+
+
+def draw_effective_field(field: EffectiveField, path: Path) -> None:
+    """Draw how much the middle output's gradient reaches each pixel, on a scale of logarithms.
+
+    Args:
+        field: of a model.
+        path: of the picture: .png, .svg or what else matplotlib writes.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    weight = field.weight.cpu().numpy()
+    figure = Figure(figsize=(5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title("within " + " × ".join(map(str, field.extent)) + ": 95 % of the gradient")
+    if weight.ndim == 1:
+        axes.semilogy(np.where(weight > 0, weight, np.nan), marker=".")
+        axes.set_xlabel("pixel")
+        axes.set_ylabel("share of the gradient")
+    else:
+        scale = LogNorm(weight[weight > 0].min(), weight.max())
+        picture = axes.imshow(weight, cmap="Blues", norm=scale)
+        figure.colorbar(picture, label="share of the gradient")
     figure.savefig(path, dpi=150)
 
 

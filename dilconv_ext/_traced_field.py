@@ -176,18 +176,24 @@ class EffectiveField:
         weight: (H, W) or (L,), float64, of sum 1.
         deviation: per axis, the standard deviation in pixels: a Gaussian field's sigma.
         extent: per axis, the shortest span of rows that holds 95 % of the weight.
+        holes: per axis, rows of the input without weight that lie between others: gridding.
     """
 
     weight: Tensor
     deviation: tuple[float, ...]
     extent: tuple[int, ...]
+    holes: tuple[tuple[int, ...], ...]
 
     def __str__(self) -> str:
         axes = ("height", "width") if len(self.extent) == 2 else ("length",)
-        lines = [
-            f"{axis}: 95 % of the gradient within {extent} pixels, standard deviation {sigma:.1f}"
-            for axis, extent, sigma in zip(axes, self.extent, self.deviation, strict=True)
-        ]
+        lines = []
+        for axis, extent, sigma, holes in zip(
+            axes, self.extent, self.deviation, self.holes, strict=True
+        ):
+            share = f"{axis}: 95 % of the gradient within {extent} pixels"
+            lines.append(f"{share}, standard deviation {sigma:.1f}")
+            if holes:
+                lines.append(f"  {len(holes)} rows in between get none (gridding)")
         return "\n".join(lines)
 
 
@@ -232,7 +238,18 @@ def effective_field(
     profiles = [
         weight.movedim(axis, 0).reshape(n, -1).sum(1) for axis, n in enumerate(weight.shape)
     ]
-    return EffectiveField(weight, tuple(map(_deviation, profiles)), tuple(map(_extent, profiles)))
+    return EffectiveField(
+        weight,
+        tuple(map(_deviation, profiles)),
+        tuple(map(_extent, profiles)),
+        tuple(map(_holes, profiles)),
+    )
+
+
+def _holes(profile: Tensor) -> tuple[int, ...]:
+    read = profile.nonzero().flatten()
+    between = range(int(read[0]), int(read[-1]) + 1)
+    return tuple(sorted(set(between) - set(read.tolist())))
 
 
 def _deviation(profile: Tensor) -> float:

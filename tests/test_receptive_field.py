@@ -267,7 +267,9 @@ def test_command_runs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
 
     command = ["receptive-field", "--model", "test_receptive_field:build", "--input"]
     assert main([*command, "1", "72", "70"]) == 0
-    assert str(dc.receptive_field(Branches(), (1, 72, 70))) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(dc.receptive_field(Branches(), (1, 72, 70))) in printed
+    assert "height: 95 % of the gradient within" in printed
     for wrong in ("test_receptive_field:nothing", "no_such_module:build", "json"):
         with pytest.raises(SystemExit):
             main(["receptive-field", "--model", wrong])
@@ -281,7 +283,6 @@ def test_command_runs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
         (["--layers", "k3d0"], "dilation must be positive"),
         (["--layers", "k3", "--picture", "field.foo"], "Format 'foo' is not supported"),
         (["--layers", "k3", "--picture", "no/such/folder/field.png"], "No such file or directory"),
-        (["--model", "test_receptive_field:build", "--picture", "field.png"], "--picture draws"),
         (["--model", "test_receptive_field:build", "--input", "3"], "input_size must be (C, H, W)"),
         (["--model", "test_receptive_field:build", "--input", "3", "72", "70"], "channels"),
     ],
@@ -316,3 +317,38 @@ def test_command_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "height: 6 of 13 pixels are never read" in capsys.readouterr().out
     start = picture.read_bytes()[:100]
     assert start.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+
+
+def build_grid() -> nn.Module:
+    """Reads every other pixel."""
+    return nn.Sequential(*[nn.Conv2d(1, 1, 3, dilation=2, padding=2) for _ in range(2)])
+
+
+def build_recordings() -> nn.Module:
+    return nn.Conv1d(1, 1, 3, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "line"),
+    [
+        ("build_grid", ["1", "21", "23"], "  4 rows in between get none (gridding)"),
+        ("build_recordings", ["1", "40"], "length: 95 % of the gradient within"),
+    ],
+)
+def test_command_draws_a_model(
+    build: str, size: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from dilconv_ext.__main__ import main
+
+    picture = tmp_path / "field.png"
+    model = ["--model", f"test_receptive_field:{build}", "--input", *size]
+    assert main(["receptive-field", *model, "--picture", str(picture)]) == 0
+    assert line in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_holes_of_the_effective_field() -> None:
+    field = dc.effective_field(build_grid(), (1, 21, 23))
+    assert field.holes == ((7, 9, 11, 13), (8, 10, 12, 14))
+    assert dc.effective_field(build_recordings(), (1, 40)).holes == ((),)
