@@ -37,8 +37,12 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o)
 # As in setup.py; and the twins, which pass vectors between functions, are compiled with the same.
 KERNEL_FLAGS := -O3 -Wall -Wno-psabi -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC \
   -std=c++17
+# Of twins, in $(KERNEL_DIR), only what asks for them; the rest is build's.
 ifdef TWINS
 KERNEL_FLAGS += -DDILCONV_TWINS
+TWIN_SOURCES := $(addprefix csrc/cpu/,isa.cpp simd/amx.cpp simd/avx512_bf16.cpp)
+KERNEL_OBJECTS := $(TWIN_SOURCES:csrc/%.cpp=$(KERNEL_DIR)/kernels/%.o) \
+  $(patsubst csrc/%.cpp,build/kernels/%.o,$(filter-out $(TWIN_SOURCES),$(KERNEL_SOURCES)))
 endif
 # The GPU's kernels are built when there is an nvcc: one binary for each compute capability, and
 # PTX of the last for newer GPUs. CUDART: shared or static.
@@ -165,6 +169,7 @@ check-emulated: ## check the kernels as run by an aarch64 machine and by older x
 
 # The products of bfloat16 that this machine may lack, in plain C++ instead of the instructions.
 check-twins: ## check the bfloat16 kernels without the instructions that they are made for
+	@$(MAKE) --no-print-directory -j$(JOBS) build/check
 	@$(MAKE) --no-print-directory -j$(JOBS) TWINS=1 KERNEL_DIR=build/twins build/twins/check
 	build/twins/check --isa amx --isa avx512_bf16 --jobs $(JOBS) $(CHECK)
 
