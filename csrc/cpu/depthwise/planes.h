@@ -69,11 +69,8 @@ class Planes {
     }
     T* to_add = sums_;
     for (int64_t first = 0; first < taps; first += kLanes<T>, to_add += kLanes<T> * kLanes<T>) {
-      T turned[kLanes<T> * kLanes<T>], totals[kLanes<T>];
-      transpose<T>(turned, kLanes<T>, to_add, kLanes<T>, kLanes<T>, kLanes<T>, kLanes<T>);
-      Vector<T> total = load(turned);
-      for (int lane = 1; lane < kLanes<T>; ++lane) total += load(turned + lane * kLanes<T>);
-      store(totals, total);
+      T totals[kLanes<T>];
+      store(totals, add_lanes(to_add, kLanes<T>));
       for (int64_t tap = first; tap < least(taps, first + kLanes<T>); ++tap)
         narrow(totals[tap - first],
                w[channel * p_.weight_strides[0] + tap / p_.kernel[1] * p_.weight_strides[1] +

@@ -157,7 +157,7 @@ class PlanesWeight {
       copy_y(chunk, group, scratch.y);
       multiply(chunk, tops, scratch);
     }
-    add_lanes(scratch.sums, sums_.partial_sum(group, split));
+    add_up(scratch.sums, sums_.partial_sum(group, split));
   }
 
   // tops: per row of the chunk, the copied row that its first tap reads.
@@ -267,17 +267,13 @@ class PlanesWeight {
       }
   }
 
-  // Each vector's lanes are added up.
-  void add_lanes(const T* sums, T* totals) const {
+  // Each vector's lanes.
+  void add_up(const T* sums, T* totals) const {
     constexpr int64_t lanes = kLanes<T>;
     for (int64_t row = 0; row < p_.rows; ++row, totals += p_.padded_channels)
       for (int64_t o = 0; o < p_.out_channels; o += lanes) {
         const int64_t channels = least(lanes, p_.out_channels - o);
-        T turned[lanes * lanes];
-        transpose<T>(turned, lanes, sums, lanes, channels, lanes, lanes);
-        Vector<T> total = load(turned);
-        for (int lane = 1; lane < lanes; ++lane) total += load(turned + lane * lanes);
-        store(totals + o, total);
+        store(totals + o, add_lanes(sums, channels));
         sums += channels * lanes;
       }
   }

@@ -167,7 +167,6 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int64_t lanes, cons
     plan.column_chunks = chunks.column_chunks;
     plan.chunk_columns = chunks.columns;
     plan.chunk_rows = chunks.rows;
-    plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
     plan.taps_share_rows = chunks.taps_share_rows;
     plan.window_rows = chunks.window_rows;
   } else {
@@ -176,8 +175,8 @@ OwnedWeightPlan::OwnedWeightPlan(const ConvProblem& problem, int64_t lanes, cons
     // Whole vectors, for squares that do not overlap.
     if (plan.column_chunks > 1) plan.chunk_columns = round_up(plan.chunk_columns, lanes);
     plan.chunk_rows = std::max<int64_t>(1, kChunkPixels / std::max<int64_t>(1, plan.chunk_columns));
-    plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
   }
+  plan.row_chunks = divide_up(p.batch * p.out_size[0], plan.chunk_rows);
   plan.channel_tasks = divide_up(plan.out_channels, 256);
   // Few, as each packs the vectors of its chunks anew.
   const int64_t row_units =

@@ -385,6 +385,17 @@ inline void transpose(S* to, int64_t to_pitch, const R* from, int64_t from_pitch
       [&](int64_t q) { return to + q * to_pitch; });
 }
 
+// Lane v of the result is the sum of the lanes of vector v, of `count` vectors; zero beyond.
+template <class T>
+inline Vector<T> add_lanes(const T* vectors, int64_t count) {
+  constexpr int lanes = kLanes<T>;
+  T turned[lanes * lanes];
+  transpose<T>(turned, lanes, vectors, lanes, count, lanes, lanes);
+  Vector<T> total = load(turned);
+  for (int lane = 1; lane < lanes; ++lane) total += load(turned + lane * lanes);
+  return total;
+}
+
 // to[c * plane + q] = from[q * pixel_stride + c * channel_stride]: pixels of a row, each channel to
 // its plane.
 template <class T, class S>
